@@ -1,0 +1,36 @@
+# The two commands a newcomer needs are `make demo` and `make test`; both install what they need into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test matrix lint types bench reference clean
+
+help: ## Show this help.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "spanledger needs Python 3.11 or newer; try 'make PYTHON=python3.12 $(MAKECMDGOALS)'"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -e . --group dev
+	@touch $@
+
+install: $(VENV)/.installed ## Make .venv and install everything into it.
+
+demo: install ## The main job: an application, a provider of our own, and the report.
+	@BIN=$(BIN) examples/demo.sh
+
+test: install ## All tests but the slow ones.
+	$(BIN)/python -m pytest
+
+lint: install ## Style.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## Types.
+	$(BIN)/mypy
+
+clean: ## Remove what the commands above have made.
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,46 @@
+"""spanledger: counts, prices and attributes every generative-AI call of a Python service, exactly once.
+
+The names here are the public ones. Importing this package imports no model SDK and no OpenTelemetry SDK.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from spanledger.context.scope import attribution
+
+if TYPE_CHECKING:
+    from spanledger.assembly import UsageSpanExporter, configure, flush, instrument, shutdown, uninstrument
+    from spanledger.model import Attribution, Cost, Usage, UsageRecord
+
+_HOMES = {
+    **dict.fromkeys(("configure", "flush", "instrument", "shutdown", "uninstrument", "UsageSpanExporter"), "assembly"),
+    **dict.fromkeys(("Attribution", "Cost", "Usage", "UsageRecord"), "model"),
+}
+
+__all__ = [
+    "Attribution",
+    "Cost",
+    "Usage",
+    "UsageRecord",
+    "UsageSpanExporter",
+    "attribution",
+    "configure",
+    "flush",
+    "instrument",
+    "shutdown",
+    "uninstrument",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

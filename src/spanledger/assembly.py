@@ -1,0 +1,375 @@
+"""The composition root: the only place that knows all rooms. Entry points and the public functions live here."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Final
+
+from spanledger.guard import failed, log
+from spanledger.instrumentation.call import Engine
+from spanledger.instrumentation.instrumentor import Instrumentation
+from spanledger.instrumentation.providers import PROVIDERS
+from spanledger.instrumentation.telemetry import VERSION, Telemetry
+from spanledger.model import UsageRecord
+from spanledger.pricing.loader import Prices
+from spanledger.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spanledger.recording.delivery import Delivery
+    from spanledger.recording.meters import Meters
+    from spanledger.recording.outbox import Outbox
+    from spanledger.recording.recorder import Recorder
+    from spanledger.recording.sink import Sink
+
+_MOST_TOLD: Final = 10_000
+
+
+@dataclass(slots=True)
+class Runtime:
+    """Everything that is running in this process."""
+
+    settings: Settings
+    recorder: Recorder
+    engine: Engine
+    instrumentation: Instrumentation
+    providers: tuple[Any, Any]
+    told: dict[str, None]
+
+
+_runtime: Runtime | None = None
+_lock: Final = threading.RLock()
+
+
+def configure(*, tracer_provider: Any = None, meter_provider: Any = None, **settings: Any) -> None:
+    """Set spanledger up and watch every model SDK, those included that are imported later.
+
+    `settings` are those of docs/reference/settings.md; what is not given comes from the environment. Without providers
+    the global ones are used. Calling it again with other settings replaces them, with the same ones does nothing.
+    Raises `TypeError` for a setting there is none of.
+    """
+    global _runtime  # noqa: PLW0603  # one runtime per process is what this module is for
+    read = read_settings(settings)
+    with _lock:
+        if (
+            _runtime is not None
+            and _runtime.settings == read
+            and _runtime.providers == (tracer_provider, meter_provider)
+        ):
+            return
+        old, _runtime = _runtime, None
+        if old is not None:
+            old.instrumentation.take_off()
+            old.recorder.shutdown()
+        if not read.enabled:
+            return
+        _runtime = _build(read, tracer_provider, meter_provider)
+        for name in _allowed():
+            _runtime.instrumentation.put_on(name)
+
+
+def instrument(*names: str) -> None:
+    """Watch these SDKs (`"openai"`), every one without a name. Raises `ValueError` for a name there is none of."""
+    runtime = _running()
+    if runtime is not None:
+        runtime.instrumentation.put_on(*names)
+
+
+def uninstrument(*names: str) -> None:
+    """Stop watching these SDKs, every one without a name."""
+    if _runtime is not None:
+        _runtime.instrumentation.take_off(*names)
+
+
+def flush(timeout: float = 10.0) -> bool:
+    """Commit and deliver everything recorded so far. True if it is home within `timeout` seconds. Never raises."""
+    return _runtime is None or _runtime.recorder.flush(timeout)
+
+
+def shutdown(timeout: float = 5.0) -> bool:
+    """End open streams, deliver what goes within `timeout` seconds, stop watching. Never raises."""
+    global _runtime  # see configure
+    with _lock:
+        old, _runtime = _runtime, None
+        if old is None:
+            return True
+        try:
+            old.instrumentation.take_off()
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("the restoring of the SDKs", error)
+        old.engine.end_open_streams()
+        return old.recorder.shutdown(timeout)
+
+
+def look(name: str) -> list[Any]:
+    """What is watched of a provider, after importing its SDK: for `spanledger doctor`."""
+    runtime = _running()
+    return [] if runtime is None else runtime.instrumentation.look(name)
+
+
+def pre_instrument() -> None:
+    """`opentelemetry_pre_instrument`: see to it that there is a provider to trace with. Never raises."""
+    try:
+        if not read_settings().enabled:
+            return
+        if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+            log.warning(
+                "OTEL_SDK_DISABLED=true: no spans and metrics, but usage is still recorded."
+                " SPANLEDGER_ENABLED=false switches that off too."
+            )
+            return
+        _configure_sdk_if_nobody_does()
+    except Exception as error:  # noqa: BLE001  # an exception here would abort all instrumentation
+        failed("the set-up of the OpenTelemetry SDK", error)
+
+
+def _configure_sdk_if_nobody_does() -> None:
+    from opentelemetry import trace  # noqa: PLC0415  # only under opentelemetry-instrument
+
+    if list(entry_points(group="opentelemetry_configurator")):
+        return
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return
+    from opentelemetry.sdk._configuration import _OTelSDKConfigurator  # noqa: PLC0415  # the SDK's own; nothing public is
+
+    configurator: Any = _OTelSDKConfigurator
+    configurator().configure(auto_instrumentation_version=VERSION)
+
+
+class ProviderInstrumentor:
+    """What `opentelemetry_instrumentor` wants: a thing with `instrument` and `uninstrument`, for one provider."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self) -> ProviderInstrumentor:
+        """The loader calls what it loads."""
+        return self
+
+    def instrument(self, **_: Any) -> None:
+        """Watch the provider. Never raises."""
+        try:
+            instrument(self._name)
+        except Exception as error:  # noqa: BLE001  # an exception here would abort the instrumentors after us
+            failed(f"all calls of {self._name}", error)
+
+    def uninstrument(self, **_: Any) -> None:
+        """Stop watching the provider. Never raises."""
+        try:
+            uninstrument(self._name)
+        except Exception as error:  # noqa: BLE001  # as above
+            failed(f"the restoring of {self._name}", error)
+
+
+openai_instrumentor: Final = ProviderInstrumentor("openai")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "UsageSpanExporter":  # on demand: it needs the OpenTelemetry SDK, which most imports don't
+        return _span_exporter_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _span_exporter_class() -> type:
+    from spanledger.reading.exporter import RecordingSpanExporter  # noqa: PLC0415
+
+    class UsageSpanExporter(RecordingSpanExporter):
+        """Puts the model calls among the exported spans into the ledger. Best effort: sampled spans only.
+
+        `OTEL_TRACES_EXPORTER=otlp,spanledger`, or by hand behind a `BatchSpanProcessor`. Our own spans are passed
+        over: their calls are in the ledger already.
+        """
+
+        def __init__(self) -> None:
+            super().__init__(record=_record, told=_told, flush=flush)
+
+    globals()["UsageSpanExporter"] = UsageSpanExporter
+    return UsageSpanExporter
+
+
+def _record(build: Callable[[], UsageRecord]) -> None:
+    runtime = _running()
+    if runtime is not None:
+        runtime.recorder.record(build)
+
+
+def _told(response_id: str) -> bool:
+    return _runtime is not None and response_id in _runtime.told
+
+
+def _running() -> Runtime | None:
+    """The runtime, built from the environment if nobody has configured one. `None` if switched off."""
+    global _runtime  # noqa: PLW0603  # see configure
+    with _lock:
+        if _runtime is None:
+            read = read_settings()
+            if read.enabled:
+                _runtime = _build(read, None, None)
+        return _runtime
+
+
+def _allowed() -> Sequence[str]:
+    """Every provider but those the user has switched off by OpenTelemetry's own variable."""
+    off = {name.strip() for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
+    return [name for name in PROVIDERS if f"spanledger_{name}" not in off and "*" not in off]
+
+
+def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Runtime:
+    from spanledger.recording.recorder import Plan, Recorder  # noqa: PLC0415
+
+    prices = Prices(fixups=settings.price_fixups == "on")
+    told: dict[str, None] = {}
+    finish = _Finisher(settings, prices, tracer_provider, told)
+    recorder = Recorder(
+        Plan(
+            outbox=(lambda: _outbox(settings)) if _sink_names(settings) else None,
+            delivery=lambda count: _delivery(settings, count),
+            meters=lambda pending: _meters(settings, meter_provider, pending),
+            finish=finish,
+            sync=settings.durability == "sync",
+            losses=settings.state_dir / "losses.jsonl",
+        )
+    )
+    engine = Engine(
+        telemetry=Telemetry(tracer_provider, meter_provider, spans=settings.spans != "never"),
+        prices=prices,
+        record=recorder.record,
+        later=recorder.later,
+        span_keys=settings.span_attributes,
+        stream_usage=settings.stream_usage,
+        chunk_histogram=settings.chunk_histogram,
+    )
+    recorder.before_exit = engine.end_open_streams
+    recorder.in_child = engine.open_streams.clear
+    return Runtime(settings, recorder, engine, Instrumentation(engine), (tracer_provider, meter_provider), told)
+
+
+class _Finisher:
+    """Completes a record on the writer's thread: its price, where the caller had none, and the service it is of."""
+
+    def __init__(self, settings: Settings, prices: Prices, tracer_provider: Any, told: dict[str, None]) -> None:
+        self._settings = settings
+        self._prices = prices
+        self._provider = tracer_provider
+        self._told = told
+        self._service: dict[str, Any] | None = None
+
+    def __call__(self, record: UsageRecord) -> UsageRecord:
+        """The record, complete."""
+        from spanledger.pricing.book import log_unpriced  # noqa: PLC0415
+
+        changes: dict[str, Any] = dict(self._of_service())
+        book = self._prices.wait()
+        cost = record.cost
+        if cost is None:
+            cost = changes["cost"] = book.price(
+                record.usage,
+                provider=record.provider,
+                models=(record.response_model, record.request_model),
+                at=record.started_at,
+                tier=record.service_tier,
+            )
+        known = record.usage.usage_status not in ("missing", "invalid")
+        if cost.cost_status == "unpriced" and known and book.first_time(record.provider, record.model):
+            log_unpriced(record.provider, record.model)
+        if record.response_id:
+            if len(self._told) >= _MOST_TOLD:
+                self._told.pop(next(iter(self._told)), None)
+            self._told[record.response_id] = None
+        return replace(record, **changes)
+
+    def _of_service(self) -> dict[str, Any]:
+        if self._service is None:
+            self._service = service_of(self._settings, self._provider)
+        return self._service
+
+
+def service_of(settings: Settings, tracer_provider: Any) -> dict[str, Any]:
+    """Service name, version and environment: from the settings, else from the provider's resource, else the
+    environment's."""  # noqa: D205, D209
+    from opentelemetry import trace  # noqa: PLC0415
+
+    from spanledger import conventions  # noqa: PLC0415
+
+    resource = getattr(tracer_provider or trace.get_tracer_provider(), "resource", None)
+    if resource is None:
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+
+        resource = Resource.create()
+    attributes = resource.attributes
+    name = attributes.get(conventions.SERVICE_NAME)
+    if str(name).startswith("unknown_service"):
+        name = None
+    return {
+        "service_name": settings.app_name or name,
+        "service_version": attributes.get(conventions.SERVICE_VERSION) or None,
+        "environment": settings.environment or attributes.get(conventions.ENVIRONMENT),
+    }
+
+
+def _sink_names(settings: Settings) -> list[str]:
+    return [*(["ledger"] if settings.ledger_url != "none" else []), *settings.sinks]
+
+
+def _outbox(settings: Settings) -> Outbox:
+    from spanledger.recording.outbox import Outbox  # noqa: PLC0415
+
+    return Outbox.create(
+        settings.state_dir / "outbox",
+        _sink_names(settings),
+        full_sync=settings.durability != "relaxed",
+        max_bytes=settings.outbox_max_bytes,
+    )
+
+
+def _delivery(settings: Settings, count: Callable[..., None]) -> Delivery:
+    return delivery_of(settings, [_sink(name, settings) for name in _sink_names(settings)], count)
+
+
+def delivery_of(settings: Settings, sinks: Sequence[Sink], count: Callable[..., None]) -> Delivery:
+    """A delivery for these sinks over the outbox directory of the settings."""
+    from spanledger.recording.delivery import Delivery  # noqa: PLC0415
+
+    return Delivery(
+        sinks,
+        settings.state_dir / "outbox",
+        batch_size=settings.batch_size,
+        flush_interval=settings.flush_interval,
+        count=count,
+    )
+
+
+def _sink(name: str, settings: Settings) -> Sink:
+    if name == "ledger":
+        return ledger_of(settings)
+    if name == "usage_api":
+        from spanledger.export.sinks.usage_api import UsageApiSink  # noqa: PLC0415
+
+        return UsageApiSink(settings.usage_api_url, debug=settings.debug)
+    from spanledger.export.sinks.lines import ConsoleSink, JsonlSink  # noqa: PLC0415
+
+    return JsonlSink(settings.jsonl_path) if name == "jsonl" else ConsoleSink()
+
+
+def ledger_of(settings: Settings) -> Sink:
+    """The ledger the settings name, as a sink."""
+    from spanledger.ledger.sqlite import SqliteLedger, path_of  # noqa: PLC0415
+
+    return SqliteLedger(path_of(settings.ledger_url))
+
+
+def _meters(settings: Settings, meter_provider: Any, pending: Callable[[], int]) -> Meters:
+    from spanledger.recording.meters import Meters  # noqa: PLC0415
+
+    return Meters(
+        meter_provider,
+        keys=settings.metric_attributes,
+        limit=settings.metric_values_limit,
+        pending=pending,
+        version=VERSION,
+    )

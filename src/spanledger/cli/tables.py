@@ -1,0 +1,69 @@
+"""What the command prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from spanledger.cli.doctor import Finding
+from spanledger.ledger.queries import COUNTS, TOKENS, usd
+
+_NAMES = {
+    "input_tokens": "input", "output_tokens": "output", "cache_read_tokens": "cache read",
+    "cache_write_tokens": "cache write", "reasoning_tokens": "reasoning", "cost_usd": "cost USD",
+    "unpriced_calls": "unpriced", "partial_calls": "partial", "incomplete_calls": "incomplete",
+    "failed_calls": "failed",
+}  # fmt: skip
+_WIDE = 140
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+
+
+def print_report(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
+    """A table: keys, calls, tokens, cost. Columns that are zero everywhere are left out; a last line has the totals."""
+    table = Table(
+        title=f"Usage by {', '.join(keys)}" if keys else "Usage", title_justify="left", show_footer=len(rows) > 1
+    )
+    numbers = ["calls", *(name for name in (*TOKENS, "cost_usd", *COUNTS) if name in TOKENS[:2] or _any(rows, name))]
+    for number, key in enumerate(keys):
+        table.add_column(key, footer="total" if number == 0 else "", overflow="fold")
+    for name in numbers:
+        table.add_column(_NAMES.get(name, name), footer=_total(rows, name), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            *("-" if row[key] is None else escape(str(row[key])) for key in keys),
+            *(_number(row[name]) for name in numbers),
+        )
+    _console().print(table)
+
+
+def _any(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    return name == "cost_usd" or any(row[name] for row in rows)
+
+
+def _number(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
+
+
+def _total(rows: Sequence[dict[str, Any]], name: str) -> str:
+    if name == "cost_usd":
+        return usd(sum(int(Decimal(row[name]).scaleb(12)) for row in rows))
+    return _number(sum(row[name] for row in rows))
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """A line for each finding, and what to do where something is wrong."""
+    console = _console()
+    for finding in findings:
+        mark = "[green]ok  [/]" if finding.well else "[red]FAIL[/]"
+        console.print(f"{mark} {escape(finding.subject)}: {escape(finding.says)}", soft_wrap=True)
+        if not finding.well:
+            console.print(f"     {escape(finding.do)}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Whose a call is: attribution as private context, never baggage."""

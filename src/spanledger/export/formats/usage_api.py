@@ -1,0 +1,54 @@
+"""The usage API (`POST {base}/api/internal/v1/usages`): one row per token type, every value a string.
+
+Wire format: the `lexia` package 1.2.13. Its types are `prompt`, `completion`, `function_call`, `tool_usage` and
+`total`; cache and reasoning tokens have none, they are inside the first two. `total` rows are not sent, for whoever
+sums the rows would count everything twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+from spanledger.recording.sink import Row
+
+PATH: Final = "/api/internal/v1/usages"
+_INPUT_BUCKETS: Final = ("input", "cache_read", "cache_write", "cache_write_long", "input_audio", "input_image")
+_OUTPUT_BUCKETS: Final = ("output", "reasoning", "output_audio", "output_image")
+TYPES: Final = (("prompt", "input_tokens", _INPUT_BUCKETS), ("completion", "output_tokens", _OUTPUT_BUCKETS))
+"""Type on the wire ← our count, and the buckets whose cost goes with it."""
+
+
+def bodies(row: Row) -> Iterator[dict[str, str]]:
+    """The requests for one record: one for each token type it reports, and one for tools and searches it paid for."""
+    metadata = json.loads(row.get("metadata") or "{}")
+    breakdown: dict[str, int] = json.loads(row.get("cost_breakdown") or "{}")
+    message = str(row.get("message_id") or row["record_id"])
+    label = metadata.get("label")
+    spoken: set[str] = set()
+    for kind, field, buckets in TYPES:
+        spoken.update(buckets)
+        count = row.get(field)
+        if count is not None:
+            yield _body(
+                message, kind, count, sum(breakdown.get(name, 0) for name in buckets) if breakdown else None, label
+            )
+    rest = {name: amount for name, amount in breakdown.items() if name not in spoken and amount}
+    if rest:
+        yield _body(message, "tool_usage", row.get("web_searches") or 0, sum(rest.values()), label)
+
+
+def _body(message: str, kind: str, count: int, pico: int | None, label: object) -> dict[str, str]:
+    body = {"message_id": message, "type": kind, "token": str(count)}
+    if pico is not None:
+        body["cost"] = plain_usd(pico)
+    if label is not None:
+        body["label"] = str(label)
+    return body
+
+
+def plain_usd(pico: int) -> str:
+    """Pico-USD as decimal USD without exponent and without zeros at the end."""
+    text = f"{pico // 10**12}.{pico % 10**12:012d}".rstrip("0")
+    return f"{text}0" if text.endswith(".") else text

@@ -1,0 +1,144 @@
+"""OpenAI and what speaks its API: chat, Responses, legacy completions, embeddings.
+
+Usage fields: openai.types.CompletionUsage, openai.types.responses.ResponseUsage and
+openai.types.CreateEmbeddingResponse of openai 3.54.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from spanledger import conventions
+from spanledger.instrumentation.spec import CHAT_REQUEST, Count, Endpoint, Provider, Target
+
+CHAT: Final = Endpoint(
+    operation=conventions.CHAT,
+    usage={
+        "input_tokens": ("prompt_tokens",),
+        "output_tokens": ("completion_tokens",),
+        "cache_read_tokens": (
+            "prompt_tokens_details.cached_tokens|prompt_cache_hit_tokens",
+        ),  # the second is DeepSeek's
+        "cache_write_tokens": ("prompt_tokens_details.cache_write_tokens",),
+        "reasoning_tokens": ("completion_tokens_details.reasoning_tokens",),
+        "input_audio_tokens": ("prompt_tokens_details.audio_tokens",),
+        "output_audio_tokens": ("completion_tokens_details.audio_tokens",),
+        "input_image_tokens": ("prompt_tokens_details.image_tokens",),
+    },
+    usage_at=("usage", "x_groq.usage"),
+    signals=("usage", "choices.0.finish_reason", "x_groq"),
+    total="total_tokens",
+    finish_reasons="choices.*.finish_reason",
+    stream_usage=True,
+    request={
+        **CHAT_REQUEST,
+        conventions.REQUEST_MAX_TOKENS: "max_tokens",
+        conventions.REQUEST_REASONING_LEVEL: "reasoning_effort",
+        conventions.OPENAI_REQUEST_SERVICE_TIER: "service_tier",
+    },
+)
+COMPLETION: Final = replace(CHAT, operation=conventions.TEXT_COMPLETION)
+RESPONSES: Final = Endpoint(
+    operation=conventions.CHAT,
+    usage={
+        "input_tokens": ("input_tokens",),
+        "output_tokens": ("output_tokens",),
+        "cache_read_tokens": ("input_tokens_details.cached_tokens",),
+        "cache_write_tokens": ("input_tokens_details.cache_write_tokens",),
+        "cache_write_long_tokens": ("input_tokens_details.cache_write_tokens_details.ttl_12h_tokens",),
+        "reasoning_tokens": ("output_tokens_details.reasoning_tokens",),
+    },
+    counts={
+        # An action of another type than `search` opens or reads a page and is not billed (OpenAI's pricing page).
+        "web_searches": Count(items="output", where={"type": "web_search_call", "action.type": "search"}),
+        "storage_searches": Count(items="output", where={"type": "file_search_call"}),
+    },
+    roots=("response",),
+    signals=("response",),
+    ends=("response.completed", "response.incomplete", "response.failed", "[DONE]"),
+    finish_reasons="incomplete_details.reason",
+    conversation="conversation.id",
+    state="status",
+    states={
+        "completed": "success",
+        "incomplete": "success",  # cut short by a limit of the request, and billed as it is
+        "failed": "error",
+        "cancelled": "cancelled",
+        "queued": "incomplete",
+        "in_progress": "incomplete",
+    },
+    error="error.code",
+    created_at="created_at",
+    background="background",
+    request={
+        conventions.REQUEST_TEMPERATURE: "temperature",
+        conventions.REQUEST_TOP_P: "top_p",
+        conventions.REQUEST_MAX_TOKENS: "max_output_tokens",
+        conventions.REQUEST_PREVIOUS_RESPONSE: "previous_response_id",
+        conventions.REQUEST_REASONING_LEVEL: "reasoning.effort",
+        conventions.OPENAI_REQUEST_SERVICE_TIER: "service_tier",
+    },
+)
+RETRIEVE: Final = replace(RESPONSES, operation=conventions.FETCH_RESPONSE, fetched=True, request={})
+EMBEDDINGS: Final = Endpoint(
+    operation=conventions.EMBEDDINGS,
+    usage={"input_tokens": ("prompt_tokens",)},
+    requires=("input_tokens",),
+    id="",
+    request={conventions.EMBEDDING_DIMENSIONS: "dimensions"},
+)
+
+_METHODS: Final = (
+    ("chat.completions.completions", "Completions.create", CHAT, True),
+    ("chat.completions.completions", "Completions.parse", CHAT, True),
+    # Until 1.3x chat.completions was one module, until 1.9x `parse` stood under `beta`.
+    ("chat.completions", "Completions.create", CHAT, True),
+    ("beta.chat.completions", "Completions.parse", CHAT, True),
+    ("completions", "Completions.create", COMPLETION, False),
+    ("embeddings", "Embeddings.create", EMBEDDINGS, False),
+    ("responses.responses", "Responses.create", RESPONSES, True),
+    ("responses.responses", "Responses.parse", RESPONSES, True),
+    ("responses.responses", "Responses.retrieve", RETRIEVE, True),
+)
+
+OPENAI: Final = Provider(
+    name="openai",
+    package="openai",
+    requires=">=1.26,<4",
+    oldest="1.26.0",
+    targets=tuple(
+        Target(module=f"openai.resources.{module}", name=prefix + name, endpoint=endpoint, optional=optional)
+        for module, name, endpoint, optional in _METHODS
+        for prefix in ("", "Async")
+    ),
+    clients={"AzureOpenAI": "azure.ai.openai", "AsyncAzureOpenAI": "azure.ai.openai"},
+    hosts={
+        "*.openai.com": "openai",
+        "*.openai.azure.com": "azure.ai.openai",
+        "*.cognitiveservices.azure.com": "azure.ai.openai",
+        "*.services.ai.azure.com": "azure.ai.inference",
+        "*.inference.ai.azure.com": "azure.ai.inference",
+        "*.deepseek.com": "deepseek",
+        "*.groq.com": "groq",
+        "*.mistral.ai": "mistral_ai",
+        "*.moonshot.ai": "moonshot_ai",
+        "*.moonshot.cn": "moonshot_ai",
+        "*.perplexity.ai": "perplexity",
+        "*.x.ai": "x_ai",
+        "*.cohere.com": "cohere",
+        "*.cohere.ai": "cohere",
+        "*.anthropic.com": "anthropic",
+        "generativelanguage.googleapis.com": "gcp.gemini",
+        "*.googleapis.com": "gcp.vertex_ai",
+        "*.amazonaws.com": "aws.bedrock",
+        "openrouter.ai": "openrouter",
+        "*.together.xyz": "together",
+        "*.together.ai": "together",
+        "*.fireworks.ai": "fireworks",
+        "*.cerebras.ai": "cerebras",
+    },
+    asks_usage_of=("openai", "azure.ai.openai"),
+    # Azure's API takes stream_options from this version on (Azure OpenAI REST reference, chat completions).
+    asks_usage_from={"azure.ai.openai": ("_api_version", "2024-09-01-preview")},
+)

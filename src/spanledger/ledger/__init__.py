@@ -1,0 +1,1 @@
+"""The usage ledger: one row per call, and the questions asked of it."""

@@ -1,0 +1,1 @@
+"""One table per way to spell a model call on a span."""

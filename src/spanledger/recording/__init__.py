@@ -1,0 +1,1 @@
+"""From a finished call to a kept record: recorder, outbox, delivery."""

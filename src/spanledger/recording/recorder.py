@@ -1,0 +1,344 @@
+"""The junction: takes finished calls from any thread and commits them to the outbox on a thread of its own.
+
+The caller hands over a function that builds the record, and goes on; that costs a queue's `put`. The writer commits
+whatever is queued at once (natural group commit), so a record is on the disk within a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import queue
+import sqlite3
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from spanledger import conventions
+from spanledger.guard import failed, failures, log, noted
+from spanledger.model import UsageRecord, row_of
+from spanledger.recording.delivery import Delivery
+from spanledger.recording.meters import Meters
+from spanledger.recording.outbox import Outbox, OutboxFullError
+
+MOST_QUEUED: Final = 100_000
+MOST_KEPT_IN_MEMORY: Final = 10_000
+_BATCH: Final = 1000
+_SYNC_WAIT: Final = 10.0
+_EXIT_WAIT: Final = 2.0
+_RETRY: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a recorder is made of; everything is made again in a forked child."""
+
+    outbox: Callable[[], Outbox] | None
+    """Makes this process's outbox file; `None` where nothing is delivered."""
+    delivery: Callable[[Callable[..., None]], Delivery]
+    meters: Callable[[Callable[[], int]], Meters]
+    finish: Callable[[UsageRecord], UsageRecord]
+    """Completes a record off the caller's thread: price, service, environment."""
+    sync: bool
+    losses: Path
+    """File of counted losses, one JSON object a line."""
+
+
+class _Item(NamedTuple):
+    build: Callable[[], UsageRecord | None] | None
+    settles: bool
+    done: threading.Event | None
+
+
+class Recorder:
+    """Takes records. Threads start with the first one; a process that records nothing pays nothing."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._process = _Process(plan)
+        self._closed = False
+        self.before_exit: Callable[[], None] = _nothing
+        """Ends what is still open, so that it is recorded too."""
+        self.in_child: Callable[[], None] = _nothing
+        """Forgets what is still open: in a forked child it is the parent's."""
+        atexit.register(self.shutdown, _EXIT_WAIT)
+        _register(self)
+
+    @property
+    def committed(self) -> int:
+        """Records this process has committed to its outbox."""
+        return self._process.committed
+
+    def record(self, build: Callable[[], UsageRecord | None], *, settles: bool = True) -> None:
+        """Keep the record that `build` makes; `build` runs on the writer's thread. Never raises.
+
+        With durability `sync` it returns after the commit. `settles=False`: the record is not final, no metric moves.
+        """
+        done = threading.Event() if self._plan.sync else None
+        self._put(_Item(build, settles, done))
+        if done is not None and not done.wait(_SYNC_WAIT):
+            log.warning("A record was not committed within %.0f s; it stays queued.", _SYNC_WAIT)
+
+    def later(self, finish: Callable[[], Any]) -> None:
+        """Run `finish` on the writer's thread: for a stream that the garbage collector finds. Never raises."""
+
+        def run() -> None:
+            finish()
+
+        self._put(_Item(run, settles=False, done=None))
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Commit and deliver what was recorded before. True if all sinks have it within `timeout` seconds.
+
+        Never raises.
+        """
+        try:
+            return self._process.flush(timeout)
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("a flush", error)
+            return False
+
+    def shutdown(self, timeout: float = _EXIT_WAIT) -> bool:
+        """Commit everything, deliver what goes within `timeout` seconds, end the threads. Never raises."""
+        if self._closed:
+            return True
+        self._closed = True
+        atexit.unregister(self.shutdown)
+        try:
+            self.before_exit()
+            return self._process.stop(timeout)
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("a shutdown", error)
+            return False
+
+    def restart_after_fork(self) -> None:
+        """In a child: what is queued, open or on the disk belongs to the parent."""
+        self.in_child()
+        self._process.forget()
+        self._process = _Process(self._plan)
+
+    def _put(self, item: _Item) -> None:
+        try:
+            self._process.put(item)
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("a record", error)
+
+
+def _nothing() -> None:
+    """For those who have nothing open."""
+
+
+class _Process:
+    """The recorder's state in one process."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.committed = 0
+        self._plan = plan
+        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+        self._outbox: Outbox | None = None
+        self._unwritten: list[dict[str, Any]] = []
+        self._meters: Meters | None = None
+        self._delivery: Delivery | None = None
+        self._full = False
+
+    def put(self, item: _Item) -> None:
+        if self._thread is None:
+            self._start()
+        if self._queue.qsize() >= MOST_QUEUED:
+            self._lose("queue_full", 1)
+            if item.done:
+                item.done.set()
+            return
+        self._queue.put(item)
+        if self._stopped:  # nobody is left to take it
+            self._take_all()
+
+    def flush(self, timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        if self._thread is None and self._plan.outbox is None:
+            return True
+        done = threading.Event()
+        self.put(_Item(None, settles=False, done=done))
+        if not done.wait(timeout):
+            return False
+        if self._unwritten:
+            return False
+        return self._delivery is None or self._delivery.drain(max(0.0, deadline - time.monotonic()))
+
+    def stop(self, timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        if self._thread is None:
+            return True
+        self._stopped = True
+        self._queue.put(_Item(None, settles=False, done=None))
+        self._thread.join(timeout)
+        self._take_all()
+        done = self._delivery is None or self._delivery.stop(max(0.1, deadline - time.monotonic()))
+        if self._outbox is not None:
+            self._outbox.close()
+            self._outbox = None
+        if self._unwritten:
+            self._lose("outbox_unavailable", len(self._unwritten))
+        return done and not self._unwritten
+
+    def forget(self) -> None:
+        self._stopped = True
+        if self._outbox is not None:
+            _inherited.append(self._outbox.forget())
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None:
+                return
+            self._meters = self._plan.meters(self._pending)
+            self._delivery = self._plan.delivery(self._meters.count)
+            thread = threading.Thread(target=self._run, name="spanledger-writer", daemon=True)
+            _drain_with_multiprocessing(self)
+            self._thread = thread
+            try:
+                thread.start()
+            except RuntimeError:  # no thread can be started at interpreter exit: the caller's thread does the work
+                self._stopped = True
+
+    def _run(self) -> None:
+        while not self._stopped:
+            try:
+                first = self._queue.get(timeout=_RETRY if self._unwritten else None)
+            except queue.Empty:
+                first = None
+            self._take(first)
+
+    def _take_all(self) -> None:
+        while not self._queue.empty():
+            self._take(None)
+        if self._unwritten:
+            self._take(None)
+
+    def _take(self, first: _Item | None) -> None:
+        with self._writing:
+            items = [first] if first is not None else []
+            while len(items) < _BATCH:
+                try:
+                    items.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            self._commit(items)
+
+    def _commit(self, items: list[_Item]) -> None:
+        settled = []
+        for item in items:
+            try:
+                record = item.build() if item.build is not None else None
+                if record is None:
+                    continue
+                record = self._plan.finish(record)
+                self._unwritten.append(row_of(record))
+                if item.settles:
+                    settled.append(record)
+            except Exception as error:  # noqa: BLE001  # one bad record must not take the others along
+                self._lose("unbuildable", 1)
+                failures["a record"] += 1
+                noted("a record", error)
+        try:
+            self._write()
+        except (OSError, sqlite3.Error) as error:
+            self._outbox_unavailable(error)
+        for record in settled:
+            self._settle(record)
+        for item in items:
+            if item.done is not None:
+                item.done.set()
+
+    def _write(self) -> None:
+        if self._plan.outbox is None:
+            self._unwritten.clear()
+            return
+        if not self._unwritten:
+            return
+        if self._outbox is None:
+            self._outbox = self._plan.outbox()
+            if self._delivery is not None:
+                self._delivery.serve(self._outbox)
+        rows, count = self._unwritten, len(self._unwritten)
+        try:
+            self._outbox.append(rows)
+        except OutboxFullError:
+            self._lose("outbox_full", count)
+            if not self._full:
+                log.error("The outbox is full: new records are refused and counted until a sink takes some.")
+            self._full = True
+        else:
+            self._full = False
+            self.committed += count
+        self._unwritten = []
+        if self._delivery is not None:
+            self._delivery.wake(count)
+
+    def _outbox_unavailable(self, error: Exception) -> None:
+        surplus = len(self._unwritten) - MOST_KEPT_IN_MEMORY
+        if not failures["the outbox"]:
+            log.error(
+                "The outbox can't be written (%s: %s). Calls go on; up to %d records wait in memory for another try.",
+                type(error).__name__,
+                error,
+                MOST_KEPT_IN_MEMORY,
+            )
+        failures["the outbox"] += 1
+        if surplus > 0:
+            del self._unwritten[MOST_KEPT_IN_MEMORY:]
+            self._lose("outbox_unavailable", surplus)
+
+    def _settle(self, record: UsageRecord) -> None:
+        try:
+            if self._meters is not None:
+                self._meters.settled(record)
+        except Exception as error:  # noqa: BLE001  # a metric must not take the record along
+            failures["a metric point"] += 1
+            noted("a metric point", error)
+
+    def _lose(self, reason: str, count: int) -> None:
+        if self._meters is not None:
+            self._meters.count(conventions.METRIC_LOST, count, reason=reason)
+        line = json.dumps({"at": time.time(), "reason": reason, "count": count, "pid": os.getpid()})
+        try:
+            descriptor = os.open(self._plan.losses, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "a") as file:
+                file.write(line + "\n")
+        except OSError:
+            log.error("%d records were lost (%s), and the loss itself can't be written down.", count, reason)
+
+    def _pending(self) -> int:
+        return self._outbox.pending() if self._outbox is not None else 0
+
+
+_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+_inherited: list[sqlite3.Connection] = []
+"""Connections of a parent process: SQLite forbids using or closing them here."""
+
+
+def _register(recorder: Recorder) -> None:
+    if not _recorders:
+        os.register_at_fork(after_in_child=_after_fork)
+    _recorders.add(recorder)
+
+
+def _after_fork() -> None:
+    for recorder in list(_recorders):
+        recorder.restart_after_fork()
+
+
+def _drain_with_multiprocessing(process: _Process) -> None:
+    """Children of multiprocessing leave by `os._exit`, past atexit; they do run multiprocessing's own finalizers."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, process.stop, args=(_EXIT_WAIT,), exitpriority=100)

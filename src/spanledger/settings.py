@@ -1,0 +1,300 @@
+"""Settings, as one table: name, environment names, how to read it, default, help.
+
+Keywords win over `SPANLEDGER_*`, which win over the seed systems' own names. A bad value is one clear warning and the
+default; it is never an exception.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from spanledger.guard import log
+
+SINKS: Final = ("usage_api", "jsonl", "console")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the user decided, read and checked. Field names are setting names."""
+
+    enabled: bool
+    ledger_url: str
+    state_dir: Path
+    sinks: tuple[str, ...]
+    durability: str
+    price_fixups: str
+    spans: str
+    span_attributes: tuple[str, ...]
+    stream_usage: str
+    metric_attributes: tuple[str, ...]
+    metric_values_limit: int
+    app_name: str | None
+    environment: str | None
+    batch_size: int
+    flush_interval: float
+    outbox_max_bytes: int
+    debug: bool
+    chunk_histogram: bool
+    usage_api_url: str
+    jsonl_path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    env: tuple[str, ...]
+    parse: Callable[[str], Any]
+    default: Any
+    """A value, or a function of the settings read so far."""
+    help: str
+
+
+def _flag(text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError("expected true or false")
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        word = text.strip().lower()
+        if word not in words:
+            raise ValueError(f"expected one of {', '.join(words)}")
+        return word
+
+    return parse
+
+
+def _many_of(*words: str) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = _listed(text)
+        unknown = [word for word in chosen if word not in words]
+        if unknown:
+            raise ValueError(f"does not know {', '.join(unknown)}; expected any of {', '.join(words)}")
+        return chosen
+
+    return parse
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _positive(kind: type[int | float]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        number = kind(text)
+        if not 0 < number < float("inf"):
+            raise ValueError("expected a number above zero")
+        return number
+
+    return parse
+
+
+def _ledger_url(text: str) -> str:
+    url = text.strip()
+    if url.startswith("env:"):
+        url = os.environ.get(url[4:], "")
+        if not url:
+            raise ValueError(f"{text} names an environment variable that is not set")
+    if url == "none" or url.startswith("sqlite:///"):
+        return url
+    raise ValueError("expected sqlite:///relative.db, sqlite:////absolute.db, env:NAME or none")
+
+
+def _home(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _default_state_dir(_: Mapping[str, Any]) -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or os.path.join("~", ".local", "state")  # noqa: PTH118  # text, not yet a path
+    return _home(base) / "spanledger"
+
+
+ATTRIBUTION_WORDS: Final = (
+    "user_id", "session_id", "organization_id", "feature", "team", "project", "cost_center", "message_id", "metadata",
+)  # fmt: skip
+
+TABLE: Final = (
+    Setting(
+        name="enabled", env=("SPANLEDGER_ENABLED",), parse=_flag, default=True, help="`false` switches everything off."
+    ),
+    Setting(
+        name="state_dir",
+        env=("SPANLEDGER_STATE_DIR",),
+        parse=_home,
+        default=_default_state_dir,
+        help="Where the ledger and the outbox live, mode 0700. Default `$XDG_STATE_HOME/spanledger`.",
+    ),
+    Setting(
+        name="ledger_url",
+        env=("SPANLEDGER_LEDGER_URL",),
+        parse=_ledger_url,
+        default=lambda read: f"sqlite:///{read['state_dir'] / 'ledger.db'}",
+        help="`sqlite:///relative.db`, `sqlite:////absolute.db`, `env:NAME`, `none`. Default `<state_dir>/ledger.db`.",
+    ),
+    Setting(
+        name="sinks",
+        env=("SPANLEDGER_SINKS",),
+        parse=_many_of(*SINKS),
+        default=(),
+        help=f"Comma list beside the ledger: {', '.join(SINKS)}.",
+    ),
+    Setting(
+        name="durability",
+        env=("SPANLEDGER_DURABILITY",),
+        parse=_one_of("async", "sync", "relaxed"),
+        default="async",
+        help="`async`: full sync by a writer thread; `sync`: a call returns after the commit; `relaxed`: no full sync.",
+    ),
+    Setting(
+        name="price_fixups",
+        env=("SPANLEDGER_PRICE_FIXUPS",),
+        parse=_one_of("on", "off"),
+        default="on",
+        help="`off` prices with genai-prices as it is, without our own corrections.",
+    ),
+    Setting(
+        name="spans",
+        env=("SPANLEDGER_SPANS",),
+        parse=_one_of("always", "never"),
+        default="always",
+        help="`never` records usage without spans.",
+    ),
+    Setting(
+        name="span_attributes",
+        env=("SPANLEDGER_SPAN_ATTRIBUTES",),
+        parse=_many_of(*ATTRIBUTION_WORDS),
+        default=ATTRIBUTION_WORDS,
+        help="Attribution keys written on spans. Default all.",
+    ),
+    Setting(
+        name="stream_usage",
+        env=("SPANLEDGER_STREAM_USAGE",),
+        parse=_one_of("auto", "always", "never"),
+        default="auto",
+        help="Ask for the usage of streams where the server is known to accept it; the application sees no difference.",
+    ),
+    Setting(
+        name="metric_attributes",
+        env=("SPANLEDGER_METRIC_ATTRIBUTES",),
+        parse=_many_of(*ATTRIBUTION_WORDS[:-1]),
+        default=("feature", "team", "project", "cost_center"),
+        help="Attribution keys written on `spanledger.*` metrics.",
+    ),
+    Setting(
+        name="metric_values_limit",
+        env=("SPANLEDGER_METRIC_VALUES_LIMIT",),
+        parse=_positive(int),
+        default=100,
+        help="Values per attribution key on metrics; later ones become `__other__`.",
+    ),
+    Setting(
+        name="app_name",
+        env=("SPANLEDGER_APP_NAME", "TOKENLEDGER_APP_NAME"),
+        parse=str,
+        default=None,
+        help="Service name in the ledger. Default the resource's `service.name`.",
+    ),
+    Setting(
+        name="environment",
+        env=("SPANLEDGER_ENVIRONMENT", "TOKENLEDGER_ENVIRONMENT"),
+        parse=str,
+        default=None,
+        help="Environment in the ledger. Default the resource's `deployment.environment.name`.",
+    ),
+    Setting(
+        name="batch_size",
+        env=("SPANLEDGER_BATCH_SIZE", "TOKENLEDGER_BATCH_SIZE"),
+        parse=_positive(int),
+        default=500,
+        help="Records per delivery.",
+    ),
+    Setting(
+        name="flush_interval",
+        env=("SPANLEDGER_FLUSH_INTERVAL", "TOKENLEDGER_FLUSH_INTERVAL"),
+        parse=_positive(float),
+        default=1.0,
+        help="Seconds between deliveries.",
+    ),
+    Setting(
+        name="outbox_max_bytes",
+        env=("SPANLEDGER_OUTBOX_MAX_BYTES",),
+        parse=_positive(int),
+        default=256 * 2**20,
+        help="Size of one process's outbox; at the bound new records are refused and counted.",
+    ),
+    Setting(
+        name="debug",
+        env=("SPANLEDGER_DEBUG", "TOKENLEDGER_DEBUG"),
+        parse=_flag,
+        default=False,
+        help="Logs what each sink sends.",
+    ),
+    Setting(
+        name="chunk_histogram",
+        env=("SPANLEDGER_CHUNK_HISTOGRAM",),
+        parse=_flag,
+        default=False,
+        help="Record `gen_ai.client.operation.time_per_output_chunk`, one point per chunk.",
+    ),
+    Setting(
+        name="usage_api_url",
+        env=("LEXIA_API_BASE_URL",),
+        parse=str,
+        default="http://localhost",
+        help="Base URL of the `usage_api` sink.",
+    ),
+    Setting(
+        name="jsonl_path",
+        env=("SPANLEDGER_JSONL_PATH",),
+        parse=_home,
+        default=lambda read: read["state_dir"] / "usage.jsonl",
+        help="File of the `jsonl` sink. Default `<state_dir>/usage.jsonl`.",
+    ),
+)
+
+
+def read_settings(given: Mapping[str, Any] = {}, environ: Mapping[str, str] = os.environ) -> Settings:  # never written
+    """Settings from keywords, the environment and the defaults, in this order.
+
+    Raises `TypeError` for a keyword that is no setting; a bad value is a warning and the default.
+    """
+    unknown = sorted(set(given) - {row.name for row in TABLE})
+    if unknown:
+        raise TypeError(f"spanledger has no setting {', '.join(unknown)}; it has {', '.join(r.name for r in TABLE)}")
+    read: dict[str, Any] = {}
+    for row in TABLE:
+        read[row.name] = _read(row, given, environ, read)
+    return Settings(**read)
+
+
+def _read(row: Setting, given: Mapping[str, Any], environ: Mapping[str, str], read: Mapping[str, Any]) -> Any:
+    sources = [(f"{row.name}=", given[row.name])] if given.get(row.name) is not None else []
+    sources += [(name, environ[name]) for name in row.env if environ.get(name, "").strip()]
+    default = row.default(read) if callable(row.default) else row.default
+    for name, value in sources:
+        try:
+            return row.parse(_text(value))
+        except (ValueError, OverflowError) as error:
+            log.warning("%s is not usable (%s); %s stays at its default, %s.", name, error, row.name, _shown(default))
+            return default
+    return default
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ",".join(str(each) for each in value)
+    return str(value)
+
+
+def _shown(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,120 @@
+"""What the tests share: a fresh home, a provider on this machine, in-memory OpenTelemetry, a recording spanledger."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import spanledger
+from spanledger import guard
+from spanledger.testing import Loopback
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Every test has a state directory of its own and an environment without settings."""
+    for name in list(os.environ):
+        if name.startswith(("SPANLEDGER_", "OTEL_", "TOKENLEDGER_", "OPENAI_", "LEXIA_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("SPANLEDGER_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.fixture(autouse=True)
+def no_failures_of_ours(request, monkeypatch):
+    """A guarded failure fails the test, also on our own threads, unless it is what the test is about."""
+    if request.node.get_closest_marker("lenient"):
+        monkeypatch.setenv("SPANLEDGER_LENIENT", "1")
+    guard.failures.clear()
+    yield
+    spanledger.shutdown()
+    if not request.node.get_closest_marker("lenient"):
+        assert not guard.failures
+    guard.failures.clear()
+
+
+@pytest.fixture(scope="session")
+def provider():
+    with Loopback() as running:
+        yield running
+
+
+class Telemetry:
+    """In-memory OpenTelemetry."""
+
+    def __init__(self, sampler=None):
+        resource = Resource({"service.name": "tests", "deployment.environment.name": "test"})
+        self.exporter = InMemorySpanExporter()
+        self.tracer_provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.reader = InMemoryMetricReader()
+        self.meter_provider = MeterProvider([self.reader], resource=resource, shutdown_on_exit=False)
+
+    @property
+    def spans(self):
+        return self.exporter.get_finished_spans()
+
+    def points(self, name):
+        """The points of a metric as (attributes, value): the sum of a counter, (count, sum) of a histogram."""
+        found = []
+        data = self.reader.get_metrics_data()
+        for resource in data.resource_metrics if data else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    if metric.name == name:
+                        for point in metric.data.data_points:
+                            value = point.value if hasattr(point, "value") else (point.count, point.sum)
+                            found.append((dict(point.attributes), value))
+        return found
+
+
+@pytest.fixture
+def telemetry():
+    made = Telemetry()
+    yield made
+    made.tracer_provider.shutdown()
+    made.meter_provider.shutdown()
+
+
+@pytest.fixture
+def ledger(home):
+    """The rows of this test's ledger, after everything has been delivered."""
+
+    def rows(*columns, path=None, flush=True):
+        if flush:
+            assert spanledger.flush()
+        connection = sqlite3.connect(path or home / "ledger.db")
+        connection.row_factory = sqlite3.Row
+        try:
+            found = [
+                dict(row) for row in connection.execute("SELECT * FROM usage_records ORDER BY started_at, record_id")
+            ]
+        finally:
+            connection.close()
+        return [tuple(row[name] for name in columns) for row in found] if columns else found
+
+    return rows
+
+
+@pytest.fixture
+def recording(telemetry):
+    """spanledger at work, with in-memory telemetry."""
+    spanledger.configure(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
+    return telemetry
+
+
+@pytest.fixture
+def client(recording, provider):
+    from openai import OpenAI
+
+    with OpenAI(base_url=provider.base_url, api_key="unused", max_retries=0) as made:
+        yield made
