@@ -25,6 +25,10 @@ demo: install ## The main job: an application, a provider of our own, and the re
 test: install ## All tests but the slow ones.
 	$(BIN)/python -m pytest
 
+bench: install ## What watching a call costs, beside the bare SDK and a peer.
+	$(BIN)/uv pip install -q --python $(BIN)/python --group bench
+	$(BIN)/python benchmarks/calls.py
+
 lint: install ## Style.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

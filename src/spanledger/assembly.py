@@ -6,17 +6,17 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 from spanledger.guard import failed, log
 from spanledger.instrumentation.call import Engine
 from spanledger.instrumentation.instrumentor import Instrumentation
 from spanledger.instrumentation.providers import PROVIDERS
-from spanledger.instrumentation.telemetry import VERSION, Telemetry
+from spanledger.instrumentation.telemetry import Telemetry
 from spanledger.model import UsageRecord
 from spanledger.pricing.loader import Prices
 from spanledger.settings import Settings, read_settings
+from spanledger.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +129,9 @@ def pre_instrument() -> None:
 
 
 def _configure_sdk_if_nobody_does() -> None:
-    from opentelemetry import trace  # noqa: PLC0415  # only under opentelemetry-instrument
+    from importlib.metadata import entry_points  # noqa: PLC0415  # only under opentelemetry-instrument
+
+    from opentelemetry import trace  # noqa: PLC0415
 
     if list(entry_points(group="opentelemetry_configurator")):
         return
@@ -138,7 +140,7 @@ def _configure_sdk_if_nobody_does() -> None:
     from opentelemetry.sdk._configuration import _OTelSDKConfigurator  # noqa: PLC0415  # the SDK's own; nothing public is
 
     configurator: Any = _OTelSDKConfigurator
-    configurator().configure(auto_instrumentation_version=VERSION)
+    configurator().configure(auto_instrumentation_version=__version__)
 
 
 class ProviderInstrumentor:
@@ -371,5 +373,5 @@ def _meters(settings: Settings, meter_provider: Any, pending: Callable[[], int])
         keys=settings.metric_attributes,
         limit=settings.metric_values_limit,
         pending=pending,
-        version=VERSION,
+        version=__version__,
     )

@@ -12,9 +12,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from hashlib import sha256
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 Status = Literal["success", "error", "cancelled", "incomplete"]
 PICO_USD: Final = 10**12
@@ -127,6 +128,8 @@ class UsageRecord:
     @property
     def cost_usd(self) -> Decimal | None:
         """The cost in USD with 12 decimals, `None` if unpriced."""
+        from decimal import Decimal  # noqa: PLC0415  # 10 ms that a process without calls should not pay
+
         if self.cost is None or self.cost.cost_pusd is None:
             return None
         return Decimal(self.cost.cost_pusd).scaleb(-12)
@@ -198,6 +201,8 @@ def record_id_at(unix_ns: int) -> str:
 
 def record_id_for(created_at: float, *parts: str) -> str:
     """The UUIDv7 that everybody derives who sees the same thing: its creation time (Unix seconds) and what names it."""
+    from hashlib import sha256  # noqa: PLC0415  # loads OpenSSL
+
     digest = sha256("\0".join(parts).encode("utf-8", "backslashreplace")).digest()
     return _uuid7(int(created_at * 1000), int.from_bytes(digest[:10], "big"))
 

@@ -16,6 +16,7 @@ from spanledger.ledger.sqlite import open_for_reading, path_of
 from spanledger.recording.files import private_directory
 from spanledger.recording.outbox import survey
 from spanledger.settings import Settings
+from spanledger.version import __version__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ def diagnose(settings: Settings) -> list[Finding]:
 
 def _switch(settings: Settings) -> Iterator[Finding]:
     if settings.enabled:
-        yield Finding(subject="spanledger", says=f"{version('spanledger')}, switched on")
+        yield Finding(subject="spanledger", says=f"{__version__}, switched on")
     else:
         yield Finding(
             subject="spanledger",

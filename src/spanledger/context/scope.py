@@ -13,7 +13,6 @@ import unicodedata
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import ContextVar, Token
 from dataclasses import replace
-from hashlib import sha256
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
@@ -102,6 +101,8 @@ def identifier(value: Any) -> str:
     """An identifier as clean text; one that is too long becomes its digest, never a part of itself."""
     text = clean(value if isinstance(value, str) else str(value))
     if len(text) > MOST_CHARACTERS:
+        from hashlib import sha256  # noqa: PLC0415  # loads OpenSSL
+
         return f"sha256:{sha256(text.encode()).hexdigest()}"
     return text
 

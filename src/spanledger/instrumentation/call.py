@@ -1,15 +1,17 @@
 """One call, from its request to its ended span and its record.
 
-A response is read as a stream of one chunk: both go through `Answer.read`, and the last value seen wins.
+A response is read as a stream of one chunk: both go through `Answer.read`, and the last value seen wins. The caller's
+thread does what a span needs; metrics and the record are made on the writer's.
 """
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -17,23 +19,23 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from spanledger import conventions
 from spanledger.guard import failed
-from spanledger.instrumentation.collect import (
-    at_path,
-    find_usage,
-    plain,
-    read_usage,
-    request_attributes,
-    text,
-    texts,
-)
-from spanledger.instrumentation.spec import Endpoint
+from spanledger.instrumentation.collect import Plan, at_path, plain, text, texts, walk, without_usage
 from spanledger.instrumentation.telemetry import SCOPE, Telemetry
-from spanledger.model import Attribution, Cost, Usage, UsageRecord, at, record_id_at, record_id_for
+from spanledger.model import NOBODY, Attribution, Cost, Usage, UsageRecord, at, record_id_at, record_id_for
 from spanledger.pricing.loader import Prices
 
 _MOST_COMPLETED: Final = 4096
+_MOST_STARTS: Final = 256
+_MOST_KEPT: Final = 16
+"""Chunks at the end of a stream that are looked at closely."""
 _GONE: Final = object()
-_CANCELS: Final = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+
+
+class Record(Protocol):
+    """The recorder's `record`."""
+
+    def __call__(self, build: Callable[[], UsageRecord | None], *, settles: bool = True) -> None:
+        """Keep what `build` makes on the writer's thread."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class Engine:
 
     telemetry: Telemetry
     prices: Prices
-    record: Callable[..., None]
+    record: Record
     later: Callable[[Callable[[], Any]], None]
     span_keys: tuple[str, ...]
     stream_usage: str = "auto"
@@ -81,11 +83,10 @@ class Server:
 class Answer:
     """What is known of a response so far."""
 
-    __slots__ = ("endpoint", "finish", "raw", "response", "seen", "state", "values")
+    __slots__ = ("finish", "plan", "raw", "response", "state", "values")
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self.seen = False
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.raw: Any = None
         self.state: str | None = None
         self.response: Any = None
@@ -94,89 +95,107 @@ class Answer:
 
     def read(self, response: Any) -> None:
         """Take in a response, or what sits in a chunk of one."""
-        endpoint, values = self.endpoint, self.values
-        self.seen = True
+        plan, values = self.plan, self.values
         self.response = response
-        for name in ("id", "model", "service_tier"):
-            path = getattr(endpoint, name)
-            value = at_path(response, path) if path else None
+        for name, path in plan.names:
+            value = at_path(response, path)
             if isinstance(value, str) and value:
                 values[name] = value
-        if endpoint.finish_reasons:
-            reasons = texts(at_path(response, endpoint.finish_reasons))
-            if reasons:
-                self.finish += reasons
-        if endpoint.state:
-            self.state = text(at_path(response, endpoint.state)) or self.state
-        usage = find_usage(endpoint, response)
+        if plan.finish is not None:
+            reasons = walk(response, plan.finish)
+            if reasons is not None:
+                self.finish += texts(reasons)
+        if plan.state is not None:
+            self.state = text(walk(response, plan.state)) or self.state
+        usage = plan.find_usage(response)
         if usage is not None:
-            self.raw = plain(usage)
+            self.raw = usage
 
     @property
     def complete(self) -> bool:
         """Whether the response has said its last word."""
-        if self.endpoint.state:
-            return self.endpoint.states.get(self.state or "", "incomplete") != "incomplete"
+        endpoint = self.plan.endpoint
+        if endpoint.state:
+            return endpoint.states.get(self.state or "", "incomplete") != "incomplete"
         return bool(self.finish) or self.raw is not None
 
     @property
     def in_background(self) -> bool:
         """Whether the provider works on it while nobody waits."""
-        return bool(self.endpoint.background) and at_path(self.response, self.endpoint.background) is True
+        path = self.plan.endpoint.background
+        return bool(path) and at_path(self.response, path) is True
 
 
 class Call:
     """A call under way. It opens its span when made; `succeeded`, `failed`, … end it, and only the first counts."""
 
     __slots__ = (
-        "_answer", "_attribution", "_context", "_cost", "_duration_ns", "_endpoint", "_engine", "_error_type",
-        "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_model", "_server", "_span", "_started_ns", "_status", "_stream",
-        "_streaming", "_t0", "_token", "_usage", "hides_usage", "inside",
+        "_answer", "_attribution", "_context", "_cost", "_duration_ns", "_engine", "_error_type", "_first",
+        "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_reported", "_server", "_span", "_started_ns",
+        "_status", "_stream", "_streaming", "_t0", "_token", "_usage", "hides_usage", "plan", "tail",
     )  # fmt: skip
 
     def __init__(
-        self, engine: Engine, endpoint: Endpoint, server: Server, request: Mapping[str, Any], attribution: Attribution
+        self, engine: Engine, plan: Plan, server: Server, request: Mapping[str, Any], attribution: Attribution
     ) -> None:
         self._engine = engine
-        self._endpoint = endpoint
+        self.plan = plan
         self._server = server
         self._attribution = attribution
         self._stream = request.get("stream") is True
-        self._model = text(request.get(endpoint.request_model))
-        self._answer = Answer(endpoint)
+        self._many = bool(plan.endpoint.choices) and request.get(plan.endpoint.choices) not in (None, 1)
+        self._model = text(request.get(plan.endpoint.request_model))
+        self._answer = Answer(plan)
+        self._first: Any = None
         self._first_chunk_ns: int | None = None
-        self._last_chunk_ns = 0
         self._gaps: list[float] | None = [] if engine.chunk_histogram else None
-        self._status: Any = "success"
         self._error_type: str | None = None
-        self._usage = Usage()
         self._cost: Cost | None = None
-        self._duration_ns = 0
+        self._reported = True
         self._streaming = False
         self.hides_usage = False
-        self.inside = False
-        name = f"{endpoint.operation} {self._model}" if self._model else endpoint.operation
-        self._span: Span = engine.telemetry.tracer.start_span(
-            name, kind=SpanKind.CLIENT, attributes=dict(self._start_attributes(request))
-        )
+        self.tail: deque[Any] = deque(maxlen=_MOST_KEPT)
+        name, attributes = self._start()
+        attributes = attributes.copy()
+        plan.request_attributes(request, attributes)
+        if attribution is not NOBODY:
+            self._attribute(attributes)
+        self._span: Span = engine.telemetry.tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
         self._context = trace.set_span_in_context(self._span)
         self._token: Any = otel_context.attach(self._context)
         self._started_ns = time.time_ns()
         self._t0 = time.perf_counter_ns()
 
-    def _start_attributes(self, request: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    def _start(self) -> tuple[str, dict[str, Any]]:
+        starts, key = self.plan.starts, (self._server, self._model, self._stream)
+        start = starts.get(key)
+        if start is None:
+            operation = self.plan.endpoint.operation
+            attributes: dict[str, Any] = self._identity()
+            if self._stream:
+                attributes[conventions.REQUEST_STREAM] = True
+            start = (f"{operation} {self._model}" if self._model else operation), attributes
+            if len(starts) >= _MOST_STARTS:
+                starts.clear()
+            starts[key] = start
+        return start
+
+    def _identity(self) -> dict[str, Any]:
+        """What says, on span and metric alike, who was asked for what."""
         server = self._server
-        yield conventions.OPERATION, self._endpoint.operation
-        yield conventions.PROVIDER, server.provider
+        attributes: dict[str, Any] = {
+            conventions.OPERATION: self.plan.endpoint.operation,
+            conventions.PROVIDER: server.provider,
+        }
         if self._model:
-            yield conventions.REQUEST_MODEL, self._model
+            attributes[conventions.REQUEST_MODEL] = self._model
         if server.address:
-            yield conventions.SERVER_ADDRESS, server.address
+            attributes[conventions.SERVER_ADDRESS] = server.address
             if server.port:
-                yield conventions.SERVER_PORT, server.port
-        if self._stream:
-            yield conventions.REQUEST_STREAM, True
-        yield from request_attributes(self._endpoint, request)
+                attributes[conventions.SERVER_PORT] = server.port
+        return attributes
+
+    def _attribute(self, attributes: dict[str, Any]) -> None:
         attribution = self._attribution
         for key in self._engine.span_keys:
             value = getattr(attribution, key)
@@ -184,9 +203,9 @@ class Call:
                 continue
             if key == "metadata":
                 for name, each in value.items():
-                    yield conventions.METADATA_PREFIX + name, each
+                    attributes[conventions.METADATA_PREFIX + name] = each
             else:
-                yield conventions.ATTRIBUTION[key], value
+                attributes[conventions.ATTRIBUTION[key]] = value
 
     # While it runs.
 
@@ -201,28 +220,56 @@ class Call:
         self._streaming = True
         self._engine.open_streams[self] = None
 
-    def tick(self) -> None:
-        """A chunk has come."""
-        now = time.perf_counter_ns()
-        if self._first_chunk_ns is None:
-            self._first_chunk_ns = now - self._t0
-        elif self._gaps is not None:
-            self._gaps.append((now - self._last_chunk_ns) / 1e9)
-        self._last_chunk_ns = now
+    def begun(self) -> None:
+        """The first part of the answer has come."""
+        self._first_chunk_ns = self._last_chunk_ns = time.perf_counter_ns() - self._t0
 
-    def read(self, response: Any) -> None:
-        """Take in a response, or the part of a chunk that is one."""
+    def saw(self, chunk: Any) -> bool:
+        """A chunk has come that is the first, tells something, or is looked at for another reason.
+
+        False: the application did not ask for it. Never raises.
+        """
+        try:
+            if self._first_chunk_ns is None:
+                self.begun()
+                self._first = chunk  # read later, so that it is not held up
+            elif self._gaps is not None:
+                now = time.perf_counter_ns() - self._t0
+                self._gaps.append((now - self._last_chunk_ns) / 1e9)
+                self._last_chunk_ns = now
+            if chunk is not self._first and self.plan.tells(chunk):
+                self._read_kept()
+            return not self.hides_usage or without_usage(chunk)
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("what a chunk of a stream said", error)
+            return True
+
+    def _read_kept(self) -> None:
+        """Take in the first chunk and those of the last ones that tell something, each once, in order."""
+        first, self._first = self._first, None
+        kept = list(self.tail)
+        self.tail.clear()
+        if first is not None:
+            self.read(first)
+        for chunk in kept:
+            if chunk is not first and self.plan.tells(chunk):
+                self.read(chunk)
+
+    def read(self, chunk: Any) -> None:
+        """Take in the response in a chunk."""
+        for root in self.plan.endpoint.roots:
+            found = at_path(chunk, root)
+            if found is not None:
+                self._answer.read(found)
+
+    def read_whole(self, response: Any) -> None:
+        """Take in a response that came in parts."""
         self._answer.read(response)
 
     @property
-    def endpoint(self) -> Endpoint:
-        """What was called."""
-        return self._endpoint
-
-    @property
-    def ticks_each_chunk(self) -> bool:
-        """Whether every chunk is timed, or the first only."""
-        return self._gaps is not None
+    def special(self) -> bool:
+        """Whether every chunk is looked at closely, and not only for a usage."""
+        return self.hides_usage or self._many or self._gaps is not None
 
     # Its end. Each of these is a door.
 
@@ -237,16 +284,15 @@ class Call:
 
     def exhausted(self) -> None:
         """A stream was read to its end. Never raises."""
-        self._end_once(lambda: self._own_status() if self._answer.complete else "incomplete")
+        self._end_once("incomplete")
 
     def closed(self) -> None:
         """A stream was closed, before its end or after. Never raises."""
-        if not self.inside:
-            self._end_once(lambda: self._own_status() if self._answer.complete else "incomplete")
+        self._end_once("incomplete")
 
     def abandoned(self) -> None:
         """A stream was dropped unread or half read. Never raises."""
-        self.closed()
+        self._end_once("incomplete")
 
     def dropped(self) -> None:
         """The garbage collector has found the stream: if it still is open, another thread ends it. Never raises."""
@@ -255,29 +301,30 @@ class Call:
 
     def failed(self, error: BaseException) -> None:
         """The call, or its stream, raised. Never raises."""
-        if isinstance(error, _CANCELS):
-            self._end_once(lambda: "cancelled")
+        if is_cancel(error):
+            self._end_once("cancelled")
         else:
-            self._end_once(lambda: "error", error)
+            self._end_once("error", error)
 
     def give_up(self) -> None:
         """A mistake of ours: end the span, leave the call alone. Never raises."""
         self._engine.open_streams.pop(self, None)
         self._span.end()
 
-    def _end_once(self, status: Callable[[], str], error: BaseException | None = None) -> None:
+    def _end_once(self, status: str, error: BaseException | None = None) -> None:
         try:
             if self._streaming and self._engine.open_streams.pop(self, _GONE) is _GONE:
                 return
+            self._read_kept()
             if error is not None:
                 self._error_type = type_of(error)
-            self._end(status())
+            self._end(self._own_status() if status == "incomplete" and self._answer.complete else status)
         except Exception as mistake:  # noqa: BLE001  # a door
             self.give_up()
             failed("the usage of a call", mistake)
 
     def _own_status(self) -> str:
-        answer, endpoint = self._answer, self._endpoint
+        answer, endpoint = self._answer, self.plan.endpoint
         if not endpoint.state:
             return "success"
         status = endpoint.states.get(answer.state or "", "success")
@@ -287,76 +334,67 @@ class Call:
 
     def _end(self, status: str) -> None:
         self._duration_ns = time.perf_counter_ns() - self._t0
-        self._status = status
-        endpoint, answer, engine = self._endpoint, self._answer, self._engine
-        background = answer.in_background
-        if endpoint.fetched and not (background and answer.complete and engine.completes(self._derived_id())):
-            self._end_span(reported=False)
-            return
-        if background and answer.complete and not endpoint.fetched:
-            engine.completes(self._derived_id())
-        self._usage = read_usage(endpoint, answer.raw, answer.response)
-        book = engine.prices.ready
-        if book is not None and self._span.is_recording():
-            self._cost = self._price(book)
-        self._end_span(reported=True)
-        engine.record(self.record, settles=not (background and not answer.complete))
-
-    def _price(self, book: Any) -> Cost:
-        values = self._answer.values
-        return book.price(  # type: ignore[no-any-return]
-            self._usage,
-            provider=self._server.provider,
-            models=(values.get("model"), self._model),
-            at=at(self._started_ns),
-            tier=values.get("service_tier"),
-        )
-
-    def _end_span(self, *, reported: bool) -> None:
-        span = self._span
+        self._status: Any = status
+        answer, engine, span = self._answer, self._engine, self._span
+        pending = False
+        if self.plan.endpoint.background and answer.in_background:
+            pending = not answer.complete
+            first_time = not pending and engine.completes(self._derived_id())
+            self._reported = first_time if self.plan.endpoint.fetched else True
+        elif self.plan.endpoint.fetched:
+            self._reported = False
+        self._usage = self.plan.read_usage(answer.raw, answer.response) if self._reported else Usage()
         if span.is_recording():
-            span.set_attributes(dict(self._end_attributes(reported=reported)))
+            book = engine.prices.ready
+            if book is not None and self._reported:
+                self._cost = book.price(
+                    self._usage,
+                    provider=self._server.provider,
+                    models=(answer.values.get("model"), self._model),
+                    at=at(self._started_ns),
+                    tier=answer.values.get("service_tier"),
+                )
+            span.set_attributes(self._end_attributes())
             if self._error_type is not None:
                 span.set_status(Status(StatusCode.ERROR))
-        self._measure(reported=reported)
         span.end()
+        engine.record(self.settle, settles=not pending)
 
-    def _end_attributes(self, *, reported: bool) -> Iterator[tuple[str, Any]]:
+    def _end_attributes(self) -> dict[str, Any]:
         answer = self._answer
         values = answer.values
+        attributes: dict[str, Any] = {}
         if "id" in values:
-            yield conventions.RESPONSE_ID, values["id"]
+            attributes[conventions.RESPONSE_ID] = values["id"]
         if "model" in values:
-            yield conventions.RESPONSE_MODEL, values["model"]
-        if answer.finish:
-            yield conventions.FINISH_REASONS, answer.finish
+            attributes[conventions.RESPONSE_MODEL] = values["model"]
         if "service_tier" in values:
-            yield conventions.OPENAI_RESPONSE_SERVICE_TIER, values["service_tier"]
+            attributes[conventions.OPENAI_RESPONSE_SERVICE_TIER] = values["service_tier"]
+        if answer.finish:
+            attributes[conventions.FINISH_REASONS] = answer.finish
         if self._first_chunk_ns is not None:
-            yield conventions.TIME_TO_FIRST_CHUNK, self._first_chunk_ns / 1e9
+            attributes[conventions.TIME_TO_FIRST_CHUNK] = self._first_chunk_ns / 1e9
         if self._error_type is not None:
-            yield conventions.ERROR_TYPE, self._error_type
-        if reported:
-            yield from usage_attributes(self._usage)
+            attributes[conventions.ERROR_TYPE] = self._error_type
+        if self._reported:
+            usage_attributes(self._usage, attributes)
             if self._cost is not None:
-                yield from cost_attributes(self._cost)
+                cost_attributes(self._cost, attributes)
+        return attributes
 
-    def _measure(self, *, reported: bool) -> None:
-        telemetry, server, context = self._engine.telemetry, self._server, self._context
-        attributes: dict[str, Any] = {
-            conventions.OPERATION: self._endpoint.operation,
-            conventions.PROVIDER: server.provider,
-        }
-        if self._model:
-            attributes[conventions.REQUEST_MODEL] = self._model
+    # Its metrics and its record, on the writer's thread.
+
+    def settle(self) -> UsageRecord | None:
+        """Record the call's metrics; its record, `None` where the call only fetched what is recorded already."""
+        self._measure()
+        return self._record() if self._reported else None
+
+    def _measure(self) -> None:
+        telemetry, context, attributes = self._engine.telemetry, self._context, self._identity()
         model = self._answer.values.get("model")
         if model:
             attributes[conventions.RESPONSE_MODEL] = model
-        if server.address:
-            attributes[conventions.SERVER_ADDRESS] = server.address
-            if server.port:
-                attributes[conventions.SERVER_PORT] = server.port
-        if reported:
+        if self._reported:
             for kind, count in (("input", self._usage.input_tokens), ("output", self._usage.output_tokens)):
                 if count is not None:
                     telemetry.tokens.record(count, {**attributes, conventions.TOKEN_TYPE: kind}, context)
@@ -368,10 +406,8 @@ class Call:
             attributes[conventions.ERROR_TYPE] = self._error_type
         telemetry.duration.record(self._duration_ns / 1e9, attributes, context)
 
-    # Its record, on the writer's thread.
-
     def _created_at(self) -> float:
-        created = at_path(self._answer.response, self._endpoint.created_at)
+        created = at_path(self._answer.response, self.plan.endpoint.created_at)
         return float(created) if isinstance(created, (int, float)) else self._started_ns / 1e9
 
     def _derived_id(self) -> str:
@@ -380,20 +416,21 @@ class Call:
             self._created_at(), server.provider, server.address or "", self._answer.values.get("id", "")
         )
 
-    def record(self) -> UsageRecord:
+    def _record(self) -> UsageRecord:
         """The call as a record. Its price is still open where the price list wasn't there in time."""
-        answer, values, span = self._answer, self._answer.values, self._span.get_span_context()
+        answer, values, span, endpoint = self._answer, self._answer.values, self._span, self.plan.endpoint
         background = answer.in_background and "id" in values
         started = int(self._created_at() * 1e9) if background else self._started_ns
-        parent = getattr(self._span, "parent", None)
+        own, parent = span.get_span_context(), getattr(span, "parent", None)
+        raw = plain(answer.raw)
         return UsageRecord(
             record_id=self._derived_id() if background else record_id_at(started),
             started_at=at(started),
-            operation=conventions.CHAT if self._endpoint.fetched else self._endpoint.operation,
+            operation=conventions.CHAT if endpoint.fetched else endpoint.operation,
             provider=self._server.provider,
             source=SCOPE,
-            trace_id=f"{span.trace_id:032x}" if span.is_valid else None,
-            span_id=f"{span.span_id:016x}" if span.is_valid else None,
+            trace_id=f"{own.trace_id:032x}" if own.is_valid else None,
+            span_id=f"{own.span_id:016x}" if own.is_valid else None,
             parent_span_id=f"{parent.span_id:016x}" if parent is not None else None,
             response_id=values.get("id"),
             duration_ns=self._duration_ns,
@@ -404,16 +441,22 @@ class Call:
             stream=self._stream,
             finish_reasons=answer.finish or None,
             service_tier=values.get("service_tier"),
-            conversation_id=text(at_path(answer.response, self._endpoint.conversation))
-            if self._endpoint.conversation
-            else None,
+            conversation_id=text(at_path(answer.response, endpoint.conversation)) if endpoint.conversation else None,
             status=self._status,
             error_type=self._error_type,
-            raw_usage=answer.raw if isinstance(answer.raw, dict) else None,
+            raw_usage=raw if isinstance(raw, dict) else None,
             usage=self._usage,
             cost=self._cost,
             attribution=self._attribution,
         )
+
+
+def is_cancel(error: BaseException) -> bool:
+    """Whether the application gave up on the call, rather than the call having failed."""
+    if isinstance(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
+        return True
+    asyncio: Any = sys.modules.get("asyncio")  # a process without it has no cancelled tasks
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)
 
 
 def type_of(error: BaseException) -> str:
@@ -422,29 +465,29 @@ def type_of(error: BaseException) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def usage_attributes(usage: Usage) -> Iterator[tuple[str, Any]]:
-    """A usage as span attributes; what was not reported has none."""
+def usage_attributes(usage: Usage, attributes: dict[str, Any]) -> None:
+    """Add a usage as span attributes; what was not reported has none."""
     for name, attribute in conventions.USAGE.items():
         count = getattr(usage, name)
         if count is not None:
-            yield attribute, count
-    yield conventions.USAGE_STATUS, usage.usage_status
+            attributes[attribute] = count
+    attributes[conventions.USAGE_STATUS] = usage.usage_status
 
 
-def cost_attributes(cost: Cost) -> Iterator[tuple[str, Any]]:
-    """A cost as span attributes in USD; amounts are absent where there is no price."""
-    yield conventions.COST_STATUS, cost.cost_status
-    yield conventions.COST_SOURCE, cost.cost_source
+def cost_attributes(cost: Cost, attributes: dict[str, Any]) -> None:
+    """Add a cost as span attributes in USD; amounts are absent where there is no price."""
+    attributes[conventions.COST_STATUS] = cost.cost_status
+    attributes[conventions.COST_SOURCE] = cost.cost_source
     if cost.price_basis is not None:
-        yield conventions.COST_BASIS, cost.price_basis
+        attributes[conventions.COST_BASIS] = cost.price_basis
     if cost.cost_pusd is None:
         return
-    yield conventions.COST_TOTAL, cost.cost_pusd / 1e12
-    yield conventions.COST_CURRENCY, cost.currency
+    attributes[conventions.COST_TOTAL] = cost.cost_pusd / 1e12
+    attributes[conventions.COST_CURRENCY] = cost.currency
     parts: dict[str, int] = {}
     for bucket, amount in (cost.cost_breakdown or {}).items():
         attribute = conventions.COST_PARTS.get(bucket)
         if attribute is not None:
             parts[attribute] = parts.get(attribute, 0) + amount
     for attribute, amount in parts.items():
-        yield attribute, amount / 1e12
+        attributes[attribute] = amount / 1e12

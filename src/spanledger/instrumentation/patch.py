@@ -19,6 +19,7 @@ import wrapt
 from spanledger.context.scope import current
 from spanledger.guard import failed, log
 from spanledger.instrumentation.call import Call, Engine, Server
+from spanledger.instrumentation.collect import Plan
 from spanledger.instrumentation.spec import Provider, Target
 from spanledger.instrumentation.stream import watch_parsed, watch_raw
 from spanledger.model import Attribution
@@ -130,8 +131,10 @@ class Patches:
                 failed(f"all calls of {target.name}", error)
 
     def _wrapper(self, target: Target) -> Callable[..., Any]:
+        plan = Plan(target.endpoint)
+
         async def call_async(wrapped: Any, instance: Any, args: Any, kwargs: Any, owner: Attribution) -> Any:
-            call, kwargs = self._begin(target, instance, kwargs, owner)
+            call, kwargs = self._begin(plan, instance, kwargs, owner)
             if call is None:
                 return await wrapped(*args, **kwargs)
             try:
@@ -148,7 +151,7 @@ class Patches:
             return call_async(wrapped, instance, args, kwargs, current())
 
         def watch(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-            call, kwargs = self._begin(target, instance, kwargs, current())
+            call, kwargs = self._begin(plan, instance, kwargs, current())
             if call is None:
                 return wrapped(*args, **kwargs)
             try:
@@ -164,14 +167,14 @@ class Patches:
         return watch_async if target.asynchronous else watch
 
     def _begin(
-        self, target: Target, instance: Any, kwargs: dict[str, Any], owner: Attribution
+        self, plan: Plan, instance: Any, kwargs: dict[str, Any], owner: Attribution
     ) -> tuple[Call | None, dict[str, Any]]:
         """Open the call. `None` on a mistake of ours: the SDK is called all the same. Never raises."""
         try:
             client = getattr(instance, self._provider.client_at, None)
             server = self._server(client)
-            call = Call(self._engine, target.endpoint, server, kwargs, owner)
-            if target.endpoint.stream_usage and kwargs.get("stream") is True:
+            call = Call(self._engine, plan, server, kwargs, owner)
+            if plan.endpoint.stream_usage and kwargs.get("stream") is True:
                 kwargs = self._ask_for_usage(call, server, client, kwargs)
         except Exception as error:  # noqa: BLE001  # a door
             failed("a call", error)

@@ -33,7 +33,10 @@ class Endpoint:
     roots: tuple[str, ...] = ("",)
     """Where a response may sit in a chunk of a stream; the last one seen counts."""
     signals: tuple[str, ...] = ("usage",)
-    """Paths of a chunk of which at least one is set where the chunk is worth reading."""
+    """Paths of a chunk of which at least one is set where the chunk is worth reading. The first is a plain attribute
+    and is looked for in every chunk, the others in the last ones only."""
+    choices: str = ""
+    """Request field with the number of answers asked for: where it is above 1, every chunk is looked at closely."""
     counts: Mapping[str, Count] = field(default_factory=dict)
     """Field of `Usage`, or unit in `other_usage`, → what to count in the response."""
     requires: tuple[str, ...] = ("input_tokens", "output_tokens")

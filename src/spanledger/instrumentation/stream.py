@@ -7,12 +7,12 @@ response's byte iterator is. In both, closing the HTTP response is what ends a s
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from spanledger.guard import failed
 from spanledger.instrumentation.call import Call
-from spanledger.instrumentation.collect import at_path
 
 _MOST_BUFFERED: Final = 32 * 2**20
 
@@ -23,120 +23,95 @@ def watch_parsed(call: Call, stream: Any) -> bool:
     response = getattr(stream, "response", None)
     if iterator is None or response is None:
         return False
+    watched: Any
     if hasattr(iterator, "__anext__"):
-        stream._iterator = _AsyncChunks(call, iterator)  # noqa: SLF001  # same name in every version of the SDKs
-        _on_aclose(response, call.closed)
+        watched = _async_chunks(call, iterator, _Dropped(call))
+        _on_aclose(response, _closed_by(call, watched, "ag_running"))
     else:
-        stream._iterator = _Chunks(call, iterator)  # noqa: SLF001
-        _on_close(response, call.closed)
+        watched = _chunks(call, iterator, _Dropped(call))
+        _on_close(response, _closed_by(call, watched, "gi_running"))
+    stream._iterator = watched  # noqa: SLF001  # same name in every version of the SDKs
     call.streaming()
     return True
 
 
-class _Watched:
-    """What both iterators share: the look at each chunk, and the end that the garbage collector brings."""
+class _Dropped:
+    """Lives in the frame of a watching generator, and so dies with the stream, however that is."""
 
-    __slots__ = ("_advance", "_call", "_signals", "_started")
+    __slots__ = ("_call",)
 
-    def __init__(self, call: Call, advance: Callable[[], Any]) -> None:
+    def __init__(self, call: Call) -> None:
         self._call = call
-        self._advance = advance
-        self._signals = call.endpoint.signals
-        self._started = False
-
-    def _passes(self, chunk: Any) -> bool:
-        """Look at a chunk. False: the application did not ask for it. Never raises."""
-        try:
-            call = self._call
-            if not self._started or call.ticks_each_chunk:
-                call.tick()
-            telling = not self._started
-            self._started = True
-            for signal in self._signals:
-                if telling:
-                    break
-                telling = at_path(chunk, signal) is not None
-            if telling:
-                for root in call.endpoint.roots:
-                    found = at_path(chunk, root)
-                    if found is not None:
-                        call.read(found)
-            return not call.hides_usage or _without_usage(chunk)
-        except Exception as error:  # noqa: BLE001  # a door
-            failed("what a chunk of a stream said", error)
-            return True
 
     def __del__(self) -> None:
         # A collection may run anywhere, under any lock: the writer's thread ends the call.
         self._call.dropped()
 
 
-class _Chunks(_Watched):
-    __slots__ = ()
+def _closed_by(call: Call, watched: Any, running: str) -> Callable[[], None]:
+    """What closing the HTTP response means: nothing while the SDK itself reads, the end otherwise."""
+    alive = weakref.ref(watched)
 
-    def __init__(self, call: Call, iterator: Iterator[Any]) -> None:
-        super().__init__(call, iterator.__next__)
+    def closed() -> None:
+        generator = alive()
+        if generator is None:
+            call.dropped()
+        elif not getattr(generator, running):
+            call.closed()
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        call = self._call
-        while True:
-            call.inside = True
-            try:
-                chunk = self._advance()
-            except StopIteration:
-                call.exhausted()
-                raise
-            except BaseException as error:
-                call.failed(error)
-                raise
-            finally:
-                call.inside = False
-            if self._passes(chunk):
-                return chunk
+    return closed
 
 
-class _AsyncChunks(_Watched):
-    __slots__ = ()
-
-    def __init__(self, call: Call, iterator: AsyncIterator[Any]) -> None:
-        super().__init__(call, iterator.__anext__)
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        call = self._call
-        while True:
-            call.inside = True
-            try:
-                chunk = await self._advance()
-            except StopAsyncIteration:
-                call.exhausted()
-                raise
-            except BaseException as error:
-                call.failed(error)
-                raise
-            finally:
-                call.inside = False
-            if self._passes(chunk):
-                return chunk
+# These two loops are the only code of ours that runs for each chunk, so everything is written out. They keep the last
+# chunks and look for a usage; `Call.saw` does the rest where there is something to see.
 
 
-def _without_usage(chunk: Any) -> bool:
-    """Undo what asking for usage changed: the extra last chunk, and the usage field of all the others."""
-    fields_set = getattr(chunk, "__pydantic_fields_set__", None)
-    if fields_set is None:
-        return True
-    usage = chunk.__dict__.get("usage")
-    if usage is not None:
-        if chunk.__dict__.get("choices") == []:
-            return False
-        chunk.usage = None
-    fields_set.discard("usage")
-    return True
+def _chunks(call: Call, iterator: Iterator[Any], _: _Dropped) -> Iterator[Any]:
+    advance, keep, signal, special = iterator.__next__, call.tail.append, call.plan.signal, True
+    while True:
+        try:
+            chunk = advance()
+        except StopIteration:
+            call.exhausted()
+            return
+        except BaseException as error:
+            call.failed(error)
+            raise
+        keep(chunk)
+        try:
+            telling = special or chunk.__dict__.get(signal) is not None
+        except AttributeError:  # no typed object
+            telling = True
+        if telling:
+            passes = call.saw(chunk)
+            special = call.special
+            if not passes:
+                continue
+        yield chunk
+
+
+async def _async_chunks(call: Call, iterator: AsyncIterator[Any], _: _Dropped) -> AsyncIterator[Any]:
+    advance, keep, signal, special = iterator.__anext__, call.tail.append, call.plan.signal, True
+    while True:
+        try:
+            chunk = await advance()
+        except StopAsyncIteration:
+            call.exhausted()
+            return
+        except BaseException as error:
+            call.failed(error)
+            raise
+        keep(chunk)
+        try:
+            telling = special or chunk.__dict__.get(signal) is not None
+        except AttributeError:  # no typed object
+            telling = True
+        if telling:
+            passes = call.saw(chunk)
+            special = call.special
+            if not passes:
+                continue
+        yield chunk
 
 
 def watch_raw(call: Call, response: Any, *, stream: bool) -> bool:
@@ -173,16 +148,15 @@ class _Body:
         self._call = call
         self._buffer = bytearray()
         self._started = False
-        self._whole = False
+        self._reading = False
 
     def watching(self, original: Callable[..., Iterator[bytes]]) -> Callable[..., Iterator[bytes]]:
         """The response's `iter_bytes`, observed."""
 
         def iter_bytes(*args: Any, **kwargs: Any) -> Iterator[bytes]:
             source = original(*args, **kwargs)
-            call = self._call
             while True:
-                call.inside = True
+                self._reading = True
                 try:
                     data = next(source)
                 except StopIteration:
@@ -191,8 +165,7 @@ class _Body:
                 except BaseException as error:
                     self._end(error)
                     raise
-                finally:
-                    call.inside = False
+                self._reading = False
                 self._feed(data)
                 yield data
 
@@ -203,9 +176,8 @@ class _Body:
 
         async def aiter_bytes(*args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
             source = original(*args, **kwargs)
-            call = self._call
             while True:
-                call.inside = True
+                self._reading = True
                 try:
                     data = await source.__anext__()
                 except StopAsyncIteration:
@@ -214,23 +186,23 @@ class _Body:
                 except BaseException as error:
                     self._end(error)
                     raise
-                finally:
-                    call.inside = False
+                self._reading = False
                 self._feed(data)
                 yield data
 
         return aiter_bytes
 
     def closed(self) -> None:
-        """The response was closed. Never raises."""
-        self._call.closed()
+        """The response was closed; where it closes itself at the end of its bytes, they say so. Never raises."""
+        if not self._reading:
+            self._call.closed()
 
     def _feed(self, data: bytes) -> None:
         """Look at bytes as they pass. Never raises."""
         try:
             if not self._started:
                 self._started = True
-                self._call.tick()
+                self._call.begun()
             if len(self._buffer) + len(data) <= _MOST_BUFFERED:
                 self._buffer += data
                 self._look()
@@ -252,7 +224,7 @@ class _Body:
             self._call.failed(error)
 
     def _finish(self) -> None:
-        self._call.read(_decoded(bytes(self._buffer)))
+        self._call.read_whole(_decoded(bytes(self._buffer)))
 
     def __del__(self) -> None:
         self._call.dropped()
@@ -276,12 +248,7 @@ class _Events(_Body):
         data = line[5:].strip()
         if not data or data == b"[DONE]":
             return
-        chunk = _decoded(data)
-        call = self._call
-        for root in call.endpoint.roots:
-            found = at_path(chunk, root)
-            if found is not None:
-                call.read(found)
+        self._call.read(_decoded(data))
 
 
 def _on_close(response: Any, closed: Callable[[], None]) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any, Final
 
 from opentelemetry import metrics, trace
 
 from spanledger import conventions
+from spanledger.version import __version__
 
 SCOPE: Final = "spanledger"
-VERSION: Final = version("spanledger")
 
 
 class Telemetry:
@@ -18,8 +17,8 @@ class Telemetry:
 
     def __init__(self, tracer_provider: Any = None, meter_provider: Any = None, *, spans: bool = True) -> None:
         source = trace.NoOpTracerProvider() if not spans else tracer_provider
-        self.tracer = trace.get_tracer(SCOPE, VERSION, source, conventions.SCHEMA_URL)
-        meter = metrics.get_meter(SCOPE, VERSION, meter_provider, conventions.SCHEMA_URL)
+        self.tracer = trace.get_tracer(SCOPE, __version__, source, conventions.SCHEMA_URL)
+        meter = metrics.get_meter(SCOPE, __version__, meter_provider, conventions.SCHEMA_URL)
         self.tokens = self._histogram(meter, conventions.METRIC_TOKENS, conventions.TOKEN_BOUNDARIES)
         self.duration = self._histogram(meter, conventions.METRIC_DURATION, conventions.DURATION_BOUNDARIES)
         self.first_chunk = self._histogram(meter, conventions.METRIC_FIRST_CHUNK, conventions.DURATION_BOUNDARIES)

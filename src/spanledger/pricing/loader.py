@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from typing import TYPE_CHECKING
 
 from spanledger.guard import failed, failures, noted
-from spanledger.pricing.book import PriceBook
+
+if TYPE_CHECKING:
+    from spanledger.pricing.book import PriceBook
 
 _FORK_WAIT = 5.0
 
@@ -43,7 +46,7 @@ class Prices:
             self._thread.join()
         with self._lock:
             if self._book is None:
-                self._book = PriceBook(fixups=self._fixups)
+                self._book = self._made()
             return self._book
 
     def settle_before_fork(self) -> None:
@@ -52,9 +55,14 @@ class Prices:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_FORK_WAIT)
 
+    def _made(self) -> PriceBook:
+        from spanledger.pricing.book import PriceBook  # noqa: PLC0415  # a process without model calls never needs it
+
+        return PriceBook(fixups=self._fixups)
+
     def _load(self) -> None:
         try:
-            book = PriceBook(fixups=self._fixups)
+            book = self._made()
         except Exception as error:  # noqa: BLE001  # calls are recorded without prices then
             failures["the price list"] += 1
             noted("the price list", error)

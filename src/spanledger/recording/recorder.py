@@ -10,7 +10,6 @@ import atexit
 import json
 import os
 import queue
-import sqlite3
 import sys
 import threading
 import time
@@ -18,14 +17,18 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from spanledger import conventions
 from spanledger.guard import failed, failures, log, noted
 from spanledger.model import UsageRecord, row_of
-from spanledger.recording.delivery import Delivery
-from spanledger.recording.meters import Meters
-from spanledger.recording.outbox import Outbox, OutboxFullError
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from spanledger.recording.delivery import Delivery
+    from spanledger.recording.meters import Meters
+    from spanledger.recording.outbox import Outbox
 
 MOST_QUEUED: Final = 100_000
 MOST_KEPT_IN_MEMORY: Final = 10_000
@@ -33,6 +36,7 @@ _BATCH: Final = 1000
 _SYNC_WAIT: Final = 10.0
 _EXIT_WAIT: Final = 2.0
 _RETRY: Final = 1.0
+_OBSERVE_WAIT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +65,8 @@ class Recorder:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._process = _Process(plan)
+        self._meters: Meters | None = None
+        self._process = _Process(plan, self._make_meters)
         self._closed = False
         self.before_exit: Callable[[], None] = _nothing
         """Ends what is still open, so that it is recorded too."""
@@ -121,7 +126,16 @@ class Recorder:
         """In a child: what is queued, open or on the disk belongs to the parent."""
         self.in_child()
         self._process.forget()
-        self._process = _Process(self._plan)
+        self._process = _Process(self._plan, self._make_meters)
+
+    def _make_meters(self) -> Meters:
+        if self._meters is None:  # once, also over forks: the SDK takes care of its own instruments there
+            self._meters = self._plan.meters(self._observe)
+        return self._meters
+
+    def _observe(self) -> int:
+        """Pending records. Metrics are being collected: what was recorded before must be in them."""
+        return self._process.observe()
 
     def _put(self, item: _Item) -> None:
         try:
@@ -137,9 +151,10 @@ def _nothing() -> None:
 class _Process:
     """The recorder's state in one process."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, meters: Callable[[], Meters]) -> None:
         self.committed = 0
         self._plan = plan
+        self._make_meters = meters
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -200,7 +215,7 @@ class _Process:
         with self._lock:
             if self._thread is not None:
                 return
-            self._meters = self._plan.meters(self._pending)
+            self._meters = self._make_meters()
             self._delivery = self._plan.delivery(self._meters.count)
             thread = threading.Thread(target=self._run, name="spanledger-writer", daemon=True)
             _drain_with_multiprocessing(self)
@@ -249,9 +264,11 @@ class _Process:
                 self._lose("unbuildable", 1)
                 failures["a record"] += 1
                 noted("a record", error)
+        from sqlite3 import Error  # noqa: PLC0415  # with the first record
+
         try:
             self._write()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, Error) as error:
             self._outbox_unavailable(error)
         for record in settled:
             self._settle(record)
@@ -260,6 +277,8 @@ class _Process:
                 item.done.set()
 
     def _write(self) -> None:
+        from spanledger.recording.outbox import OutboxFullError  # noqa: PLC0415  # with the first record
+
         if self._plan.outbox is None:
             self._unwritten.clear()
             return
@@ -317,7 +336,12 @@ class _Process:
         except OSError:
             log.error("%d records were lost (%s), and the loss itself can't be written down.", count, reason)
 
-    def _pending(self) -> int:
+    def observe(self) -> int:
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and not self._stopped:
+            done = threading.Event()
+            self._queue.put(_Item(None, settles=False, done=done))
+            done.wait(_OBSERVE_WAIT)
         return self._outbox.pending() if self._outbox is not None else 0
 
 

@@ -28,6 +28,7 @@ CHAT: Final = Endpoint(
     },
     usage_at=("usage", "x_groq.usage"),
     signals=("usage", "choices.0.finish_reason", "x_groq"),
+    choices="n",
     total="total_tokens",
     finish_reasons="choices.*.finish_reason",
     stream_usage=True,

@@ -1,0 +1,273 @@
+"""What watching a call costs the thread that makes it, beside the bare SDK and a peer, in one interleaved run.
+
+    make bench
+
+Each subject runs in a process of its own on the real OpenAI SDK over an in-memory transport. Blocks of calls are run in
+turn, A B C C B A, so that a machine whose speed drifts drifts for all alike. A figure is the median over the rounds of
+(subject - bare SDK) CPU of the calling thread, per call, in µs.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+SUBJECTS = ("bare", "ours", "peer")
+PEER = "opentelemetry-instrumentation-genai-openai"
+SAMPLED_OUT = "chat, sampled out"
+WORKLOADS = {  # name: calls per block
+    "chat": 40,
+    "stream of 500 chunks": 1,
+    "first chunk of a stream": 20,
+    "100 embeddings of 1536": 2,
+    SAMPLED_OUT: 40,
+}
+TARGETS = {
+    "chat": "half of the peer's",
+    "stream of 500 chunks": "a tenth of the peer's",
+    "first chunk of a stream": "80",
+    "100 embeddings of 1536": "200",
+    SAMPLED_OUT: "70",
+}
+
+
+def answers():
+    """Bodies as the service sends them, by path."""
+    usage = {
+        "prompt_tokens": 2006,
+        "completion_tokens": 300,
+        "total_tokens": 2306,
+        "prompt_tokens_details": {"cached_tokens": 1920, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 128,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+    head = {"id": "chatcmpl-1", "created": 1790000000, "model": "gpt-4o-2024-08-06", "service_tier": "default"}
+    message = {"role": "assistant", "content": "word " * 60, "refusal": None}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    chat = json.dumps({**head, "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+
+    def stream(chunks):
+        head_of = {**head, "object": "chat.completion.chunk"}
+        parts = []
+        for number in range(chunks):
+            delta = {"content": "word "} if number else {"role": "assistant", "content": ""}
+            choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+            parts.append({**head_of, "choices": [choice], "usage": None})
+        last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
+        parts += [{**head_of, "choices": [last], "usage": None}, {**head_of, "choices": [], "usage": usage}]
+        return b"".join(b"data: " + json.dumps(part).encode() + b"\n\n" for part in parts) + b"data: [DONE]\n\n"
+
+    vector = [((index * 37) % 101) / 101 for index in range(1536)]
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(100)]
+    small = {"prompt_tokens": 700, "total_tokens": 700}
+    body = {"object": "list", "model": "text-embedding-3-small", "data": data, "usage": small}
+    return {"chat": chat, "long": stream(500), "short": stream(20), "embeddings": json.dumps(body).encode()}
+
+
+def telemetry(workload):
+    from opentelemetry import metrics, trace
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+
+    class Nowhere(SpanExporter):
+        def export(self, _):
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider(sampler=ALWAYS_OFF if workload == SAMPLED_OUT else ALWAYS_ON)
+    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    trace.set_tracer_provider(provider)
+    metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
+
+
+def switch_on(subject):
+    if subject == "ours":
+        import spanledger
+
+        home = tempfile.mkdtemp(prefix="spanledger-bench-")
+        spanledger.configure(state_dir=home)
+        spanledger.assembly._runtime.engine.prices.wait()  # noqa: SLF001  # so that no call is priced late
+    elif subject == "peer":
+        from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
+
+        OpenAIInstrumentor().instrument()
+
+
+def worker(subject, workload):
+    """Run blocks of calls as told on stdin; answer with the thread CPU in ns of each block."""
+    import httpx2
+    import openai
+
+    telemetry(workload)
+    switch_on(subject)
+    bodies = answers()
+    embedding = workload.endswith("1536")
+    streaming = "stream" in workload
+    body = bodies["embeddings" if embedding else "long" if "500" in workload else "short" if streaming else "chat"]
+    content_type = "text/event-stream" if streaming else "application/json"
+
+    def answer(_):
+        return httpx2.Response(200, content=body, headers={"content-type": content_type})
+
+    client = openai.OpenAI(api_key="x", http_client=httpx2.Client(transport=httpx2.MockTransport(answer)))
+    messages = [{"role": "system", "content": "You help."}, {"role": "user", "content": "What is a ledger?"}]
+    options = {"stream_options": {"include_usage": True}}
+
+    def call():
+        """One call; its thread CPU, or for the first chunk the part of it until then."""
+        begun = time.thread_time_ns()
+        if embedding:
+            client.embeddings.create(model="text-embedding-3-small", input=["text"] * 100, encoding_format="float")
+        elif streaming:
+            stream = client.chat.completions.create(model="gpt-4o", messages=messages, stream=True, **options)
+            if workload.startswith("first"):
+                next(stream)
+                taken = time.thread_time_ns() - begun
+                for _ in stream:
+                    pass
+                return taken
+            for _ in stream:
+                pass
+        else:
+            client.chat.completions.create(model="gpt-4o", messages=messages)
+        return time.thread_time_ns() - begun
+
+    for line in sys.stdin:
+        count = int(line)
+        gc.collect()
+        gc.disable()
+        spent = [call() for _ in range(count)]
+        gc.enable()
+        print(statistics.median(spent), flush=True)
+    os._exit(0)
+
+
+def measure(workload, rounds):
+    """Added µs per call of each subject over the bare SDK."""
+    procs = {
+        subject: subprocess.Popen(
+            [sys.executable, __file__, "--worker", subject, workload],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for subject in SUBJECTS
+    }
+
+    def block(subject):
+        process = procs[subject]
+        process.stdin.write(f"{WORKLOADS[workload]}\n")
+        process.stdin.flush()
+        return float(process.stdout.readline()) / 1000
+
+    for subject in SUBJECTS:
+        for _ in range(3):
+            block(subject)
+    added = {subject: [] for subject in SUBJECTS}
+    for number in range(rounds):
+        order = SUBJECTS if number % 2 else SUBJECTS[::-1]
+        took = {subject: block(subject) for subject in order}
+        for subject in SUBJECTS:
+            added[subject].append(took[subject] - (took["bare"] if subject != "bare" else 0))
+    for process in procs.values():
+        process.stdin.close()
+        process.wait()
+    return {subject: statistics.median(values) for subject, values in added.items()}
+
+
+def hand_over():
+    """Median µs of the recorder's `record` on the caller's thread, its writer at work."""
+    code = """
+import statistics, sys, tempfile, time
+import spanledger
+from spanledger import assembly
+from spanledger.model import *
+spanledger.configure(state_dir=tempfile.mkdtemp())
+runtime = assembly._runtime
+runtime.engine.prices.wait()
+def build():
+    return UsageRecord(record_id=record_id_at(now_ns()), started_at=at(now_ns()), operation="chat", provider="openai",
+        source="bench", response_model="gpt-4o", usage=Usage(input_tokens=5, output_tokens=5, usage_status="reported"))
+took = []
+for _ in range(4000):
+    begun = time.perf_counter_ns()
+    runtime.recorder.record(build)
+    took.append(time.perf_counter_ns() - begun)
+    time.sleep(0.0005)
+took.sort()
+spanledger.shutdown()
+print(took[len(took) // 2] / 1000, took[int(len(took) * 0.99)] / 1000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [float(part) for part in done.stdout.split()]
+
+
+def start_up():
+    """CPU ms and MB: importing and instrumenting without an SDK; then with prices loaded."""
+    code = """
+import resource, sys, time
+from opentelemetry import trace, metrics
+def now():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    with open("/proc/self/statm") as file:
+        return time.process_time() * 1000, int(file.read().split()[1]) * resource.getpagesize() / 2**20
+cpu, memory = now()
+import spanledger
+spanledger.instrument()
+one = now()
+from spanledger import assembly
+assembly._runtime.engine.prices.wait()
+two = now()
+print(one[0] - cpu, one[1] - memory, two[0] - one[0], two[1] - memory)
+"""
+    runs = []
+    for _ in range(7):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        runs.append([float(part) for part in done.stdout.split()])
+    return [statistics.median(column) for column in zip(*runs, strict=True)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--worker", nargs=2, metavar=("SUBJECT", "WORKLOAD"))
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--only", help="run workloads whose name contains this")
+    arguments = parser.parse_args()
+    if arguments.worker:
+        worker(*arguments.worker)
+    load = f"load {os.getloadavg()[0]:.1f}"
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {load}")
+    print(f"added CPU of the calling thread per call, µs, median of {arguments.rounds} rounds; peer: {PEER}\n")
+    print(f"{'':26}{'bare SDK':>10}{'spanledger':>12}{'peer':>10}   target")
+    for workload in WORKLOADS:
+        if arguments.only and arguments.only not in workload:
+            continue
+        took = measure(workload, arguments.rounds)
+        print(
+            f"{workload:26}{took['bare']:>10.0f}{took['ours']:>12.0f}{took['peer']:>10.0f}   {TARGETS[workload]}",
+            flush=True,
+        )
+    if not arguments.only:
+        middle, tail = hand_over()
+        print(f"\nhand-over to the outbox    p50 {middle:.1f} µs, p99 {tail:.1f} µs (target 5 µs p50)")
+        cpu, memory, prices_cpu, prices_memory = start_up()
+        print(f"import and instrument      {cpu:.0f} ms CPU, {memory:.1f} MB (target 60 ms, 6 MB)")
+        print(
+            f"with prices loaded         {prices_cpu:.0f} ms CPU in the background, {prices_memory:.1f} MB (target 40 MB)"
+        )
+
+
+if __name__ == "__main__":
+    main()
