@@ -74,6 +74,10 @@ USAGE: Final = {
     "web_searches": "spanledger.usage.web_searches",
 }
 """Field of `model.Usage` → span attribute."""
+MODALITIES: Final = frozenset(
+    {"input_audio_tokens", "output_audio_tokens", "input_image_tokens", "output_image_tokens"}
+)
+"""Counts that say something on a span only where they are not zero."""
 
 # Ours.
 USAGE_STATUS: Final = "spanledger.usage.status"

@@ -469,7 +469,7 @@ def usage_attributes(usage: Usage, attributes: dict[str, Any]) -> None:
     """Add a usage as span attributes; what was not reported has none."""
     for name, attribute in conventions.USAGE.items():
         count = getattr(usage, name)
-        if count is not None:
+        if count or (count is not None and name not in conventions.MODALITIES):
             attributes[attribute] = count
     attributes[conventions.USAGE_STATUS] = usage.usage_status
 

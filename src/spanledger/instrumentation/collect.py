@@ -76,6 +76,11 @@ class Plan:
         self.endpoint = endpoint
         self.usage_at = tuple(compiled(path) for path in endpoint.usage_at)
         self.usage = tuple((field, tuple(map(compiled, paths))) for field, paths in endpoint.usage.items())
+        self.inside = tuple(
+            (whole, known)
+            for whole, parts in _INSIDE
+            if whole in endpoint.usage and (known := tuple(part for part in parts if part in endpoint.usage))
+        )
         self.total = compiled(endpoint.total) if endpoint.total else None
         self.finish = compiled(endpoint.finish_reasons) if endpoint.finish_reasons else None
         self.state = compiled(endpoint.state) if endpoint.state else None
@@ -169,10 +174,16 @@ class Plan:
             return "invalid"
         if not counts:
             return "missing"
-        for whole, parts in _INSIDE:
-            if whole in counts and sum([counts.get(part, 0) for part in parts]) > counts[whole]:
+        for whole, parts in self.inside:
+            rest = counts.get(whole, 0)
+            for part in parts:
+                rest -= counts.get(part, 0)
+            if rest < 0 and whole in counts:
                 return "invalid"
-        return "reported" if all(name in counts for name in self.endpoint.requires) else "partial"
+        for name in self.endpoint.requires:
+            if name not in counts:
+                return "partial"
+        return "reported"
 
     def request_attributes(self, request: Mapping[str, Any], attributes: dict[str, Any]) -> None:
         """Add span attributes of the request: plain values only, so an SDK's "not given" marker is nothing."""

@@ -86,7 +86,8 @@ class Program:
     def run(self, counts: Mapping[str, int], basis: str) -> tuple[Cost, bool]:
         """The exact cost of `counts` (unit → count), and whether they contradicted each other.
 
-        A part larger than its whole is billed as reported and the whole's remainder as nothing. Half a pico-USD is
+        A part larger than its whole is billed as reported and the whole's remainder as nothing. Buckets nothing was
+        counted in are left out. Half a pico-USD is
         rounded to even, once, on the total; the breakdown always sums to the total.
         """
         scale, total, known, unknown, clamped = self.scale, 0, False, False, False
@@ -105,6 +106,8 @@ class Program:
                 unknown = unknown or leaf > 0
                 continue
             known = True
+            if leaf == 0:
+                continue
             for start, above in step.tiers:
                 if prompt > start:
                     rate = above
