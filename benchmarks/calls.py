@@ -265,7 +265,7 @@ def main():
         cpu, memory, prices_cpu, prices_memory = start_up()
         print(f"import and instrument      {cpu:.0f} ms CPU, {memory:.1f} MB (target 60 ms, 6 MB)")
         print(
-            f"with prices loaded         {prices_cpu:.0f} ms CPU in the background, {prices_memory:.1f} MB (target 40 MB)"
+            f"with prices loaded         {prices_cpu:.0f} ms in the background, {prices_memory:.1f} MB (target 40 MB)"
         )
 
 

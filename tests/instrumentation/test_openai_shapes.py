@@ -81,6 +81,27 @@ async def aparsed(response):
     await aread(await response.parse())
 
 
+async def astreaming(client, consume, **more):
+    async with client.chat.completions.with_streaming_response.create(**CHAT, **more) as response:
+        await consume(response)
+
+
+async def in_awith(manager):
+    async with manager as stream:
+        await aread(stream)
+
+
+async def araw(client, **more):
+    raw = await client.chat.completions.with_raw_response.create(**CHAT, **more)
+    parsed = raw.parse()
+    if more:
+        await aread(parsed)
+
+
+async def aparsed(response):
+    await aread(await response.parse())
+
+
 ASYNC_SHAPES = {
     "whole": lambda c: c.chat.completions.create(**CHAT),
     "streamed": astream,
@@ -136,6 +157,13 @@ def test_every_async_shape_makes_the_same_row(shape, recording, provider, ledger
 
 
 RESPONSES = {"model": "gpt-5.4", "input": "How many tokens are there?"}
+
+
+def response_lines(client, **more):
+    with client.responses.with_streaming_response.create(**RESPONSES, **more) as response:
+        read(response.iter_lines())
+
+
 RESPONSE_SHAPES = {
     "whole": lambda c: c.responses.create(**RESPONSES),
     "streamed": lambda c: read(c.responses.create(**RESPONSES, stream=True)),
@@ -146,11 +174,6 @@ RESPONSE_SHAPES = {
     "streaming response": response_lines,
     "streaming response, streamed": lambda c: response_lines(c, stream=True),
 }
-
-
-def response_lines(client, **more):
-    with client.responses.with_streaming_response.create(**RESPONSES, **more) as response:
-        read(response.iter_lines())
 
 
 @pytest.mark.parametrize("shape", RESPONSE_SHAPES)
