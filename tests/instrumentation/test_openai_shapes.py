@@ -81,25 +81,8 @@ async def aparsed(response):
     await aread(await response.parse())
 
 
-async def astreaming(client, consume, **more):
-    async with client.chat.completions.with_streaming_response.create(**CHAT, **more) as response:
-        await consume(response)
-
-
-async def in_awith(manager):
-    async with manager as stream:
-        await aread(stream)
-
-
-async def araw(client, **more):
-    raw = await client.chat.completions.with_raw_response.create(**CHAT, **more)
-    parsed = raw.parse()
-    if more:
-        await aread(parsed)
-
-
-async def aparsed(response):
-    await aread(await response.parse())
+async def astream(client):
+    await aread(await client.chat.completions.create(**CHAT, stream=True, **USAGE))
 
 
 ASYNC_SHAPES = {
@@ -116,10 +99,6 @@ ASYNC_SHAPES = {
         c, lambda r: aread(r.iter_lines()), stream=True, **USAGE
     ),
 }
-
-
-async def astream(client):
-    await aread(await client.chat.completions.create(**CHAT, stream=True, **USAGE))
 
 
 COLUMNS = (
