@@ -165,6 +165,7 @@ class _Process:
         self._meters: Meters | None = None
         self._delivery: Delivery | None = None
         self._full = False
+        self._failing = False
 
     def put(self, item: _Item) -> None:
         if self._thread is None:
@@ -182,11 +183,12 @@ class _Process:
         deadline = time.monotonic() + timeout
         if self._thread is None and self._plan.outbox is None:
             return True
-        done = threading.Event()
-        self.put(_Item(None, settles=False, done=done))
-        if not done.wait(timeout):
-            return False
-        if self._unwritten:
+        for _ in range(2):  # what `later` left to do makes records of its own: those are what the second turn waits for
+            done = threading.Event()
+            self.put(_Item(None, settles=False, done=done))
+            if not done.wait(max(0.0, deadline - time.monotonic())):
+                return False
+        if self._failing:
             return False
         return self._delivery is None or self._delivery.drain(max(0.0, deadline - time.monotonic()))
 
@@ -268,7 +270,9 @@ class _Process:
 
         try:
             self._write()
+            self._failing = False
         except (OSError, Error) as error:
+            self._failing = True
             self._outbox_unavailable(error)
         for record in settled:
             self._settle(record)
