@@ -6,14 +6,19 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
+from opentelemetry import trace
+
+from spanledger import conventions
 from spanledger.guard import failed, log
 from spanledger.instrumentation.call import Engine
 from spanledger.instrumentation.instrumentor import Instrumentation
 from spanledger.instrumentation.providers import PROVIDERS
 from spanledger.instrumentation.telemetry import Telemetry
-from spanledger.model import UsageRecord
+from spanledger.model import UsageRecord, cost_columns, usage_of_row
 from spanledger.pricing.loader import Prices
 from spanledger.settings import Settings, read_settings
 from spanledger.version import __version__
@@ -131,8 +136,6 @@ def pre_instrument() -> None:
 def _configure_sdk_if_nobody_does() -> None:
     from importlib.metadata import entry_points  # noqa: PLC0415  # only under opentelemetry-instrument
 
-    from opentelemetry import trace  # noqa: PLC0415
-
     if list(entry_points(group="opentelemetry_configurator")):
         return
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
@@ -226,13 +229,15 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
 
     prices = Prices(fixups=settings.price_fixups == "on")
     told: dict[str, None] = {}
-    finish = _Finisher(settings, prices, tracer_provider, told)
+    finisher = _Finisher(settings, prices, tracer_provider, told)
     recorder = Recorder(
         Plan(
             outbox=(lambda: _outbox(settings)) if _sink_names(settings) else None,
-            delivery=lambda count: _delivery(settings, count),
+            delivery=lambda count: _delivery(settings, count, finisher.price_row),
             meters=lambda pending: _meters(settings, meter_provider, pending),
-            finish=finish,
+            finish=finisher.finish,
+            price=finisher.price,
+            priced=lambda: finisher.ready,
             sync=settings.durability == "sync",
             losses=settings.state_dir / "losses.jsonl",
         )
@@ -252,7 +257,11 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
 
 
 class _Finisher:
-    """Completes a record on the writer's thread: its price, where the caller had none, and the service it is of."""
+    """Completes a record on the writer's thread: the service it is of, and its price where the caller had none.
+
+    The writer never waits for the price list: what comes before it is written without a price, which `price` and
+    `price_row` add as of the call's own time once the list is there.
+    """
 
     def __init__(self, settings: Settings, prices: Prices, tracer_provider: Any, told: dict[str, None]) -> None:
         self._settings = settings
@@ -261,29 +270,50 @@ class _Finisher:
         self._told = told
         self._service: dict[str, Any] | None = None
 
-    def __call__(self, record: UsageRecord) -> UsageRecord:
-        """The record, complete."""
-        from spanledger.pricing.book import log_unpriced  # noqa: PLC0415
-
-        changes: dict[str, Any] = dict(self._of_service())
-        book = self._prices.wait()
-        cost = record.cost
-        if cost is None:
-            cost = changes["cost"] = book.price(
-                record.usage,
-                provider=record.provider,
-                models=(record.response_model, record.request_model),
-                at=record.started_at,
-                tier=record.service_tier,
-            )
-        known = record.usage.usage_status not in ("missing", "invalid")
-        if cost.cost_status == "unpriced" and known and book.first_time(record.provider, record.model):
-            log_unpriced(record.provider, record.model)
+    def finish(self, record: UsageRecord) -> UsageRecord:
+        """The record with its service, and with its price if that can be told at once."""
         if record.response_id:
             if len(self._told) >= _MOST_TOLD:
                 self._told.pop(next(iter(self._told)), None)
             self._told[record.response_id] = None
-        return replace(record, **changes)
+        record = replace(record, **self._of_service())
+        self._prices.warm()
+        return record if record.cost is None and not self.ready else self.price(record)
+
+    @property
+    def ready(self) -> bool:
+        """Whether prices can be told at once."""
+        return self._prices.ready is not None
+
+    def price(self, record: UsageRecord) -> UsageRecord:
+        """The record with its price. Waits for the price list; an unpriced model is said once."""
+        from spanledger.pricing.book import log_unpriced  # noqa: PLC0415
+
+        book = self._prices.wait()
+        cost = record.cost or book.price(
+            record.usage,
+            provider=record.provider,
+            models=(record.response_model, record.request_model),
+            at=record.started_at,
+            tier=record.service_tier,
+        )
+        known = record.usage.usage_status not in ("missing", "invalid")
+        if cost.cost_status == "unpriced" and known and book.first_time(record.provider, record.model):
+            log_unpriced(record.provider, record.model)
+        return replace(record, cost=cost)
+
+    def price_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row that was written without a price, with it."""
+        if row["cost_status"] is not None:
+            return row
+        cost = self._prices.wait().price(
+            usage_of_row(row),
+            provider=row["provider"],
+            models=(row["response_model"], row["request_model"]),
+            at=datetime.fromisoformat(row["started_at"]),
+            tier=row["service_tier"],
+        )
+        return {**row, **cost_columns(cost)}
 
     def _of_service(self) -> dict[str, Any]:
         if self._service is None:
@@ -292,18 +322,9 @@ class _Finisher:
 
 
 def service_of(settings: Settings, tracer_provider: Any) -> dict[str, Any]:
-    """Service name, version and environment: from the settings, else from the provider's resource, else the
-    environment's."""  # noqa: D205, D209
-    from opentelemetry import trace  # noqa: PLC0415
-
-    from spanledger import conventions  # noqa: PLC0415
-
+    """Service name, version and environment: from the settings, else the provider's resource, else the environment."""
     resource = getattr(tracer_provider or trace.get_tracer_provider(), "resource", None)
-    if resource is None:
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-
-        resource = Resource.create()
-    attributes = resource.attributes
+    attributes = _resource_of_environment() if resource is None else resource.attributes
     name = attributes.get(conventions.SERVICE_NAME)
     if str(name).startswith("unknown_service"):
         name = None
@@ -312,6 +333,18 @@ def service_of(settings: Settings, tracer_provider: Any) -> dict[str, Any]:
         "service_version": attributes.get(conventions.SERVICE_VERSION) or None,
         "environment": settings.environment or attributes.get(conventions.ENVIRONMENT),
     }
+
+
+def _resource_of_environment() -> dict[str, str]:
+    """What OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say, where there is no SDK provider to ask.
+
+    The SDK's own detectors run in a thread pool, which can't be made at interpreter exit, where short programs are.
+    """
+    pairs = (pair.partition("=") for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
+    attributes = {name.strip(): unquote(value.strip()) for name, sign, value in pairs if sign}
+    if os.environ.get("OTEL_SERVICE_NAME"):
+        attributes["service.name"] = os.environ["OTEL_SERVICE_NAME"]
+    return attributes
 
 
 def _sink_names(settings: Settings) -> list[str]:
@@ -329,11 +362,19 @@ def _outbox(settings: Settings) -> Outbox:
     )
 
 
-def _delivery(settings: Settings, count: Callable[..., None]) -> Delivery:
-    return delivery_of(settings, [_sink(name, settings) for name in _sink_names(settings)], count)
+def _delivery(settings: Settings, count: Callable[..., None], complete: Callable[[Any], Any]) -> Delivery:
+    return delivery_of(settings, [_sink(name, settings) for name in _sink_names(settings)], count, complete)
 
 
-def delivery_of(settings: Settings, sinks: Sequence[Sink], count: Callable[..., None]) -> Delivery:
+def bring_home(settings: Settings, timeout: float) -> None:
+    """Deliver to the ledger what processes that died have left. Other sinks' rows stay for those who have the sinks."""
+    finisher = _Finisher(settings, Prices(fixups=settings.price_fixups == "on"), None, {})
+    delivery_of(settings, [ledger_of(settings)], lambda *_, **__: None, finisher.price_row).stop(timeout)
+
+
+def delivery_of(
+    settings: Settings, sinks: Sequence[Sink], count: Callable[..., None], complete: Callable[[Any], Any]
+) -> Delivery:
     """A delivery for these sinks over the outbox directory of the settings."""
     from spanledger.recording.delivery import Delivery  # noqa: PLC0415
 
@@ -343,6 +384,7 @@ def delivery_of(settings: Settings, sinks: Sequence[Sink], count: Callable[..., 
         batch_size=settings.batch_size,
         flush_interval=settings.flush_interval,
         count=count,
+        complete=complete,
     )
 
 

@@ -35,7 +35,6 @@ REQUEST_SEED: Final = "gen_ai.request.seed"
 REQUEST_CHOICES: Final = "gen_ai.request.choice.count"
 REQUEST_FREQUENCY_PENALTY: Final = "gen_ai.request.frequency_penalty"
 REQUEST_PRESENCE_PENALTY: Final = "gen_ai.request.presence_penalty"
-REQUEST_ENCODING_FORMATS: Final = "gen_ai.request.encoding_formats"
 EMBEDDING_DIMENSIONS: Final = "gen_ai.embeddings.dimension.count"
 REQUEST_PREVIOUS_RESPONSE: Final = "gen_ai.request.previous_response.id"
 REQUEST_REASONING_LEVEL: Final = "gen_ai.request.reasoning.level"
@@ -114,8 +113,7 @@ ATTRIBUTION: Final = {
 """Attribution key → span and metric attribute."""
 METADATA_PREFIX: Final = "spanledger.metadata."
 BUCKET: Final = "spanledger.bucket"
-REASON: Final = "reason"
-SINK: Final = "sink"
+CALL_STATUS: Final = "spanledger.status"
 
 # Metrics: name, unit, what it says.
 TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105  # an attribute name

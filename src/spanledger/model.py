@@ -160,6 +160,20 @@ def row_of(record: UsageRecord) -> dict[str, Any]:
     return row
 
 
+def usage_of_row(row: Mapping[str, Any]) -> Usage:
+    """The usage of a row that `row_of` has made."""
+    counts = {each.name: row[each.name] for each in fields(Usage)}
+    counts["other_usage"] = None if row["other_usage"] is None else json.loads(row["other_usage"])
+    return Usage(**counts)
+
+
+def cost_columns(cost: Cost) -> dict[str, Any]:
+    """A cost under the ledger's column names, as `row_of` spells it."""
+    columns = {each.name: getattr(cost, each.name) for each in fields(Cost)}
+    columns["cost_breakdown"] = None if cost.cost_breakdown is None else compact_json(cost.cost_breakdown)
+    return columns
+
+
 def _milliseconds(nanoseconds: int | None) -> int | None:
     return None if nanoseconds is None else (nanoseconds + 500_000) // 1_000_000
 

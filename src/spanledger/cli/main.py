@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -179,14 +178,13 @@ def _read(settings: Settings, question: Callable[[sqlite3.Connection], list[dict
 
 def _bring_home(settings: Settings) -> None:
     """Deliver to the ledger what processes that died have left, so that a report shows everything."""
-    from spanledger.assembly import delivery_of, ledger_of  # noqa: PLC0415  # only where there is a ledger
+    from spanledger.assembly import bring_home  # noqa: PLC0415  # only where there is a ledger
 
     if settings.ledger_url == "none" or not (settings.state_dir / "outbox").is_dir():
         return
     if read_settings().ledger_url != settings.ledger_url:
         return  # somebody else's ledger: the records here are not for it
-    delivery = delivery_of(replace(settings, sinks=()), [ledger_of(settings)], lambda *_, **__: None)
-    delivery.stop(timeout=10)
+    bring_home(settings, timeout=10)
 
 
 def _csv(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:

@@ -109,7 +109,7 @@ def identifier(value: Any) -> str:
 
 def plain_value(value: Any) -> str | int | float | bool:
     """A metadata value: numbers and booleans as they are, everything else as clean text of at most 256 characters."""
-    if isinstance(value, (bool, int)):
+    if isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63):
         return value
     if isinstance(value, float) and value - value == 0:  # neither infinite nor NaN, which JSON has no word for
         return value

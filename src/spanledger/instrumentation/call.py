@@ -131,8 +131,8 @@ class Call:
 
     __slots__ = (
         "_answer", "_attribution", "_context", "_cost", "_duration_ns", "_engine", "_error_type", "_first",
-        "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_reported", "_server", "_span", "_started_ns",
-        "_status", "_stream", "_streaming", "_t0", "_token", "_usage", "hides_usage", "plan", "tail",
+        "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_own_span", "_reported", "_server", "_span",
+        "_started_ns", "_status", "_stream", "_streaming", "_t0", "_token", "_usage", "hides_usage", "plan", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -161,6 +161,7 @@ class Call:
         if attribution is not NOBODY:
             self._attribute(attributes)
         self._span: Span = engine.telemetry.tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        self._own_span = self._span.is_recording() or _differs(self._span, trace.get_current_span())
         self._context = trace.set_span_in_context(self._span)
         self._token: Any = otel_context.attach(self._context)
         self._started_ns = time.time_ns()
@@ -372,6 +373,9 @@ class Call:
             attributes[conventions.OPENAI_RESPONSE_SERVICE_TIER] = values["service_tier"]
         if answer.finish:
             attributes[conventions.FINISH_REASONS] = answer.finish
+        conversation = self._conversation()
+        if conversation is not None:
+            attributes[conventions.CONVERSATION_ID] = conversation
         if self._first_chunk_ns is not None:
             attributes[conventions.TIME_TO_FIRST_CHUNK] = self._first_chunk_ns / 1e9
         if self._error_type is not None:
@@ -406,6 +410,10 @@ class Call:
             attributes[conventions.ERROR_TYPE] = self._error_type
         telemetry.duration.record(self._duration_ns / 1e9, attributes, context)
 
+    def _conversation(self) -> str | None:
+        path = self.plan.endpoint.conversation
+        return text(at_path(self._answer.response, path)) if path else None
+
     def _created_at(self) -> float:
         created = at_path(self._answer.response, self.plan.endpoint.created_at)
         return float(created) if isinstance(created, (int, float)) else self._started_ns / 1e9
@@ -422,6 +430,8 @@ class Call:
         background = answer.in_background and "id" in values
         started = int(self._created_at() * 1e9) if background else self._started_ns
         own, parent = span.get_span_context(), getattr(span, "parent", None)
+        if not self._own_span and own.is_valid:
+            parent = own
         raw = plain(answer.raw)
         return UsageRecord(
             record_id=self._derived_id() if background else record_id_at(started),
@@ -430,7 +440,7 @@ class Call:
             provider=self._server.provider,
             source=SCOPE,
             trace_id=f"{own.trace_id:032x}" if own.is_valid else None,
-            span_id=f"{own.span_id:016x}" if own.is_valid else None,
+            span_id=f"{own.span_id:016x}" if own.is_valid and self._own_span else None,
             parent_span_id=f"{parent.span_id:016x}" if parent is not None else None,
             response_id=values.get("id"),
             duration_ns=self._duration_ns,
@@ -441,7 +451,7 @@ class Call:
             stream=self._stream,
             finish_reasons=answer.finish or None,
             service_tier=values.get("service_tier"),
-            conversation_id=text(at_path(answer.response, endpoint.conversation)) if endpoint.conversation else None,
+            conversation_id=self._conversation(),
             status=self._status,
             error_type=self._error_type,
             raw_usage=raw if isinstance(raw, dict) else None,
@@ -449,6 +459,11 @@ class Call:
             cost=self._cost,
             attribution=self._attribution,
         )
+
+
+def _differs(span: Span, surrounding: Span) -> bool:
+    """Whether a span that isn't recording has an identity of its own: without an SDK it has the surrounding one's."""
+    return span.get_span_context().span_id != surrounding.get_span_context().span_id
 
 
 def is_cancel(error: BaseException) -> bool:

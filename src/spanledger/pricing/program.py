@@ -87,15 +87,15 @@ class Program:
         """The exact cost of `counts` (unit → count), and whether they contradicted each other.
 
         A part larger than its whole is billed as reported and the whole's remainder as nothing. Buckets nothing was
-        counted in are left out. Half a pico-USD is
-        rounded to even, once, on the total; the breakdown always sums to the total.
+        counted in are left out. Half a pico-USD is rounded to even, once, on the total; the breakdown always sums to
+        the total.
         """
         scale, total, known, unknown, clamped = self.scale, 0, False, False, False
         leaves: list[int] = []
         breakdown: dict[str, int] = {}
         prompt = counts.get("input_tokens", 0)
         for step in self.steps:
-            leaf = counts[step.key]
+            leaf = counts.get(step.key, 1)  # the one unit nobody reports is the request itself
             for part in step.parts:
                 leaf -= leaves[part]
             if leaf < 0:

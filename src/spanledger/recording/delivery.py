@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from spanledger import conventions
 from spanledger.guard import failures, log, noted
@@ -25,6 +25,10 @@ _LONGEST_PAUSE: Final = 300.0
 _ORPHANS_EVERY: Final = 30.0
 
 Count = Callable[..., None]
+
+
+def _as_it_is(row: dict[str, Any]) -> dict[str, Any]:
+    return row
 
 
 class _Pace:
@@ -44,7 +48,11 @@ class _Pace:
 
 
 class Delivery:
-    """Delivers to `sinks`. `count(name, amount, **attributes)` moves a counter of ours."""
+    """Delivers to `sinks`.
+
+    `count(name, amount, **attributes)` moves a counter of ours; `complete(row)` adds to a row what it could not have
+    when it was written: its price.
+    """
 
     def __init__(
         self,
@@ -54,6 +62,7 @@ class Delivery:
         batch_size: int,
         flush_interval: float,
         count: Count,
+        complete: Callable[[dict[str, Any]], dict[str, Any]] = _as_it_is,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sinks = sinks
@@ -61,6 +70,7 @@ class Delivery:
         self._batch_size = batch_size
         self._flush_interval = flush_interval
         self._count = count
+        self._complete = complete
         self._clock = clock
         self._pace = {sink.name: _Pace() for sink in sinks}
         self._own: Outbox | None = None
@@ -175,6 +185,7 @@ class Delivery:
             entries = outbox.waiting(sink.name, self._batch_size)
             if not entries:
                 return True
+            entries = [Entry(entry.seq, self._complete(entry.row)) for entry in entries]
             try:
                 self._send(outbox, sink, entries)
             except SinkError as error:

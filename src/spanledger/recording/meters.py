@@ -49,7 +49,7 @@ class Meters:
     def settled(self, record: UsageRecord) -> None:
         """Count a record that can't change any more."""
         attributes = self._attributes(record)
-        self._counters[conventions.METRIC_CALLS].add(1, {**attributes, "spanledger.status": record.status})
+        self._counters[conventions.METRIC_CALLS].add(1, {**attributes, conventions.CALL_STATUS: record.status})
         for bucket, amount in token_buckets(record.usage).items():
             self._counters[conventions.METRIC_USAGE].add(amount, {**attributes, conventions.BUCKET: bucket})
         if record.usage.usage_status != "reported":

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from spanledger import conventions
 from spanledger.guard import failed, failures, log, noted
 from spanledger.model import UsageRecord, row_of
+from spanledger.recording.files import private_directory
 
 if TYPE_CHECKING:
     import sqlite3
@@ -48,7 +49,11 @@ class Plan:
     delivery: Callable[[Callable[..., None]], Delivery]
     meters: Callable[[Callable[[], int]], Meters]
     finish: Callable[[UsageRecord], UsageRecord]
-    """Completes a record off the caller's thread: price, service, environment."""
+    """Completes a record off the caller's thread: service, environment, and its price if that can be told at once."""
+    price: Callable[[UsageRecord], UsageRecord]
+    """The record with its price, waiting for the price list if need be."""
+    priced: Callable[[], bool]
+    """Whether prices can be told at once."""
     sync: bool
     losses: Path
     """File of counted losses, one JSON object a line."""
@@ -162,6 +167,7 @@ class _Process:
         self._stopped = False
         self._outbox: Outbox | None = None
         self._unwritten: list[dict[str, Any]] = []
+        self._unsettled: list[UsageRecord] = []
         self._meters: Meters | None = None
         self._delivery: Delivery | None = None
         self._full = False
@@ -217,6 +223,8 @@ class _Process:
         with self._lock:
             if self._thread is not None:
                 return
+            # Whatever our threads need is imported here, by the caller: a fork in the middle of an import on another
+            # thread leaves the child with half a module.
             self._meters = self._make_meters()
             self._delivery = self._plan.delivery(self._meters.count)
             thread = threading.Thread(target=self._run, name="spanledger-writer", daemon=True)
@@ -274,8 +282,11 @@ class _Process:
         except (OSError, Error) as error:
             self._failing = True
             self._outbox_unavailable(error)
-        for record in settled:
-            self._settle(record)
+        self._unsettled.extend(settled)
+        if self._unsettled and (self._plan.priced() or any(item.build is None for item in items)):
+            records, self._unsettled = self._unsettled, []
+            for record in records:
+                self._settle(record)
         for item in items:
             if item.done is not None:
                 item.done.set()
@@ -324,7 +335,7 @@ class _Process:
     def _settle(self, record: UsageRecord) -> None:
         try:
             if self._meters is not None:
-                self._meters.settled(record)
+                self._meters.settled(record if record.cost is not None else self._plan.price(record))
         except Exception as error:  # noqa: BLE001  # a metric must not take the record along
             failures["a metric point"] += 1
             noted("a metric point", error)
@@ -334,6 +345,7 @@ class _Process:
             self._meters.count(conventions.METRIC_LOST, count, reason=reason)
         line = json.dumps({"at": time.time(), "reason": reason, "count": count, "pid": os.getpid()})
         try:
+            private_directory(self._plan.losses.parent)
             descriptor = os.open(self._plan.losses, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "a") as file:
                 file.write(line + "\n")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
+
+import requests
 
 from spanledger.export.formats.usage_api import PATH, bodies
 from spanledger.guard import log
@@ -52,8 +56,6 @@ class UsageApiSink:
             self._session = None
 
     def _post(self, body: dict[str, str], key: str, taken: int) -> None:
-        import requests  # noqa: PLC0415  # a delivery without this sink never loads it
-
         if self._session is None:
             self._session = requests.Session()
         if self._debug:
@@ -89,9 +91,6 @@ def seconds(retry_after: str | None) -> float | None:
         return max(0.0, float(retry_after))
     except ValueError:
         pass
-    from datetime import UTC, datetime  # noqa: PLC0415
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415
-
     try:
         return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
