@@ -369,7 +369,7 @@ def _delivery(settings: Settings, count: Callable[..., None], complete: Callable
 def bring_home(settings: Settings, timeout: float) -> None:
     """Deliver to the ledger what processes that died have left. Other sinks' rows stay for those who have the sinks."""
     finisher = _Finisher(settings, Prices(fixups=settings.price_fixups == "on"), None, {})
-    delivery_of(settings, [ledger_of(settings)], lambda *_, **__: None, finisher.price_row).stop(timeout)
+    delivery_of(settings, [ledger_of(settings)], lambda *_: None, finisher.price_row).stop(timeout)
 
 
 def delivery_of(

@@ -114,6 +114,8 @@ ATTRIBUTION: Final = {
 METADATA_PREFIX: Final = "spanledger.metadata."
 BUCKET: Final = "spanledger.bucket"
 CALL_STATUS: Final = "spanledger.status"
+REASON: Final = "reason"
+SINK: Final = "sink"
 
 # Metrics: name, unit, what it says.
 TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105  # an attribute name

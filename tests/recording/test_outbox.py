@@ -37,7 +37,7 @@ def delivery(outbox, *sinks, clock=time.monotonic):
     counted = []
     made = Delivery(
         sinks, outbox.path.parent, batch_size=10, flush_interval=0.01, clock=clock,
-        count=lambda name, amount, **attributes: counted.append((name, amount, attributes)),
+        count=lambda name, amount, attributes: counted.append((name, amount, attributes)),
     )  # fmt: skip
     made._own = outbox
     return made, counted
@@ -171,7 +171,7 @@ def test_a_dead_owners_file_is_adopted_delivered_and_removed_but_not_for_a_sink_
         dead._connection.close()
         dead._lease.release()
     sink = MemorySink()
-    made = Delivery([sink], directory, batch_size=10, flush_interval=0.01, count=lambda *_, **__: None)
+    made = Delivery([sink], directory, batch_size=10, flush_interval=0.01, count=lambda *_: None)
     made.drain(5)
     made.stop(1)
     assert len(sink.rows) == 4

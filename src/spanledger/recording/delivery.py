@@ -50,7 +50,7 @@ class _Pace:
 class Delivery:
     """Delivers to `sinks`.
 
-    `count(name, amount, **attributes)` moves a counter of ours; `complete(row)` adds to a row what it could not have
+    `count(name, amount, attributes)` moves a counter of ours; `complete(row)` adds to a row what it could not have
     when it was written: its price.
     """
 
@@ -196,7 +196,7 @@ class Delivery:
                         error,
                     )
                 pace.failed(error, self._clock())
-                self._count(conventions.METRIC_FAILED, 1, sink=sink.name)
+                self._count(conventions.METRIC_FAILED, 1, {conventions.SINK: sink.name})
                 return False
             if pace.attempts:
                 log.warning("%s takes records again.", sink.name)
@@ -225,13 +225,13 @@ class Delivery:
             )
             outbox.bury(sink.name, rest[0].seq, str(error), compact_json(rest[0].row))
             outbox.taken(sink.name, rest[0].seq)
-            self._count(conventions.METRIC_DEAD, 1, sink=sink.name)
+            self._count(conventions.METRIC_DEAD, 1, {conventions.SINK: sink.name})
         else:
             self._took(outbox, sink, entries)
 
     def _took(self, outbox: Outbox, sink: Sink, entries: Sequence[Entry]) -> None:
         outbox.taken(sink.name, entries[-1].seq)
-        self._count(conventions.METRIC_SENT, len(entries), sink=sink.name)
+        self._count(conventions.METRIC_SENT, len(entries), {conventions.SINK: sink.name})
 
 
 def _hand_over(sink: Sink, entries: Sequence[Entry]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from opentelemetry import metrics
@@ -42,9 +42,9 @@ class Meters:
     def _observe(self, _: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
         yield metrics.Observation(self._pending())
 
-    def count(self, name: str, amount: float, **attributes: str) -> None:
+    def count(self, name: str, amount: float, attributes: Mapping[str, str]) -> None:
         """Move one of our counters."""
-        self._counters[name].add(amount, attributes)
+        self._counters[name].add(amount, dict(attributes))
 
     def settled(self, record: UsageRecord) -> None:
         """Count a record that can't change any more."""

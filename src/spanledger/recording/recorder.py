@@ -342,7 +342,7 @@ class _Process:
 
     def _lose(self, reason: str, count: int) -> None:
         if self._meters is not None:
-            self._meters.count(conventions.METRIC_LOST, count, reason=reason)
+            self._meters.count(conventions.METRIC_LOST, count, {conventions.REASON: reason})
         line = json.dumps({"at": time.time(), "reason": reason, "count": count, "pid": os.getpid()})
         try:
             private_directory(self._plan.losses.parent)
