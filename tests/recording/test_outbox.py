@@ -1,8 +1,9 @@
 """The outbox file and its delivery: order, bounds, damage, adoption, other people's files."""
 
-import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -206,13 +207,19 @@ def test_a_file_of_rubbish_is_left_as_it_is_and_disturbs_nobody(home, client, le
     assert rubbish.read_bytes() == b"not a database" * 1000
 
 
+HOLDER = """
+import pathlib, sys
+from spanledger.recording.files import Lease
+sys.exit(0 if Lease(pathlib.Path(sys.argv[1])).acquire() else 1)
+"""
+
+
 def test_a_lease_is_free_when_its_process_is_gone(tmp_path):
     lease = Lease(tmp_path / "lease")
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if lease.acquire() else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    take = [sys.executable, "-c", HOLDER, str(tmp_path / "lease")]
+    assert subprocess.run(take, check=False, timeout=30).returncode == 0
     assert lease.acquire()
+    assert subprocess.run(take, check=False, timeout=30).returncode == 1
     lease.release(remove=True)
     assert not (tmp_path / "lease").exists()
 
