@@ -1,9 +1,12 @@
 """What the tests share: a fresh home, a provider on this machine, in-memory OpenTelemetry, a recording spanledger."""
 
+import importlib
+import operator
 import os
 import sqlite3
 from pathlib import Path
 
+import openai
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -16,7 +19,34 @@ import spanledger
 from spanledger import guard
 from spanledger.testing import Loopback
 
+httpx2 = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
+"""The HTTP library this version of the SDK uses: httpx, or httpx2 from 3.0 on."""
+
 ROOT = Path(__file__).parents[1]
+
+
+SINCE = {
+    "chat.completions.parse": (1, 92),  # under `beta` from 1.40 on
+    "chat.completions.stream": (1, 92),  # as above
+    "responses": (1, 66),
+}
+"""Methods that the oldest SDKs we promise lack → the version that has them."""
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "needs(path): only for SDKs that have this method of a client")
+
+
+@pytest.fixture(autouse=True)
+def the_sdk_has_it(request):
+    """A test of a method leaves out the SDKs that lack it; one that should have it and doesn't fails."""
+    for mark in request.node.iter_markers("needs"):
+        (path,) = mark.args
+        try:
+            operator.attrgetter(path)(openai.OpenAI(api_key="unused"))
+        except AttributeError:
+            assert tuple(map(int, openai.__version__.split(".")[:2])) < SINCE[path], f"{path} has gone"
+            pytest.skip(f"openai {openai.__version__} has no {path}")
 
 
 @pytest.fixture(autouse=True)

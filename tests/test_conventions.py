@@ -85,7 +85,7 @@ def test_a_metric_carries_the_attributes_the_registry_lists(telemetry):
     meters.settled(replace(record, cost=None))
     meters.count(conventions.METRIC_LOST, 1, {conventions.REASON: "unbuildable"})
     for name in (conventions.METRIC_SENT, conventions.METRIC_FAILED, conventions.METRIC_DEAD):
-        meters.count(name, 1, sink="memory")
+        meters.count(name, 1, {conventions.SINK: "memory"})
     data = telemetry.reader.get_metrics_data()
     seen = {
         metric.name: {key for point in metric.data.data_points for key in point.attributes if key.startswith(OURS)}

@@ -48,6 +48,7 @@ class Runtime:
 
 
 _runtime: Runtime | None = None
+_instrumentation: Instrumentation | None = None
 _lock: Final = threading.RLock()
 
 
@@ -192,6 +193,9 @@ def _span_exporter_class() -> type:
 
         def __init__(self) -> None:
             super().__init__(record=_record, told=_told, flush=flush)
+            runtime = _running()
+            if runtime is not None:
+                runtime.recorder.prepare()
 
     globals()["UsageSpanExporter"] = UsageSpanExporter
     return UsageSpanExporter
@@ -253,7 +257,16 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
     )
     recorder.before_exit = engine.end_open_streams
     recorder.in_child = engine.open_streams.clear
-    return Runtime(settings, recorder, engine, Instrumentation(engine), (tracer_provider, meter_provider), told)
+    return Runtime(settings, recorder, engine, _instrumentation_of(engine), (tracer_provider, meter_provider), told)
+
+
+def _instrumentation_of(engine: Engine) -> Instrumentation:
+    """The one instrumentation of this process: clients keep methods they have bound, whoever is told of their calls."""
+    global _instrumentation  # noqa: PLW0603  # see configure
+    if _instrumentation is None:
+        _instrumentation = Instrumentation(engine)
+    _instrumentation.use(engine)
+    return _instrumentation
 
 
 class _Finisher:

@@ -7,6 +7,7 @@ import pytest
 
 import spanledger
 
+pytestmark = pytest.mark.needs("responses")
 CALL = {"model": "gpt-5.4", "input": "Think for a long while.", "background": True}
 COLUMNS = (
     "operation",
@@ -99,8 +100,8 @@ def test_the_end_may_arrive_in_the_ledger_before_the_beginning(client, provider,
 def test_a_streamed_retrieve_completes_it_too(recording, ledger):
     import json
 
-    import httpx2
     from openai import OpenAI
+    from tests.conftest import httpx2
 
     body = {
         "id": "resp_1", "object": "response", "created_at": 1_790_000_000, "status": "completed", "background": True,
@@ -136,8 +137,8 @@ def test_a_failed_one_is_an_error_with_its_kind_and_without_its_message(client, 
 
 
 def test_retrieving_an_ordinary_response_records_nothing(recording, ledger):
-    import httpx2
     from openai import OpenAI
+    from tests.conftest import httpx2
 
     usage = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
     body = {

@@ -2,9 +2,9 @@
 
 import json
 
-import httpx2
 import pytest
 from openai import AzureOpenAI, OpenAI
+from tests.conftest import httpx2
 
 import spanledger
 
@@ -70,6 +70,7 @@ def test_a_known_service_is_asked_and_the_application_sees_no_difference(recordi
     assert ledger("usage_status", "input_tokens", "output_tokens", "status") == [("reported", 8, 2, "success")]
 
 
+@pytest.mark.needs("chat.completions.stream")
 def test_the_helper_accumulates_what_it_would_without_us(recording, ledger):
     def final(client):
         with client.chat.completions.stream(model="gpt-4o", messages=QUESTION) as stream:

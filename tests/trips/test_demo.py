@@ -7,6 +7,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
@@ -36,6 +38,7 @@ def report(environ, *arguments):
     return json.loads(done.stdout)
 
 
+@pytest.mark.needs("responses")
 def test_the_demo_reports_what_the_provider_answered_to_the_last_pico_dollar(tmp_path):
     server = subprocess.Popen([sys.executable, "-m", "spanledger.testing.loopback"], stdout=subprocess.PIPE, text=True)
     try:

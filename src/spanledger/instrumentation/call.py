@@ -29,6 +29,8 @@ _MOST_STARTS: Final = 256
 _MOST_KEPT: Final = 16
 """Chunks at the end of a stream that are looked at closely."""
 _GONE: Final = object()
+_LATEST: Final = 2**32
+"""Unix seconds after which no answer was made: it is a broken one that says so."""
 
 
 class Record(Protocol):
@@ -95,6 +97,8 @@ class Answer:
 
     def read(self, response: Any) -> None:
         """Take in a response, or what sits in a chunk of one."""
+        if isinstance(response, (str, bytes, int, float, list, tuple)):
+            return  # no response, whatever it is
         plan, values = self.plan, self.values
         self.response = response
         for name, path in plan.names:
@@ -132,7 +136,8 @@ class Call:
     __slots__ = (
         "_answer", "_attribution", "_context", "_cost", "_duration_ns", "_engine", "_error_type", "_first",
         "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_own_span", "_reported", "_server", "_span",
-        "_started_ns", "_status", "_stream", "_streaming", "_t0", "_token", "_usage", "hides_usage", "plan", "tail",
+        "_started_ns", "_status", "_stream", "_streaming", "_t0", "_token", "_usage", "hides_usage", "leave", "plan",
+        "tail",
     )  # fmt: skip
 
     def __init__(
@@ -153,6 +158,8 @@ class Call:
         self._cost: Cost | None = None
         self._reported = True
         self._streaming = False
+        self.leave: Callable[[], Any] = _nothing
+        """Undoes what marks the SDK as being in the middle of this call."""
         self.hides_usage = False
         self.tail: deque[Any] = deque(maxlen=_MOST_KEPT)
         name, attributes = self._start()
@@ -212,9 +219,13 @@ class Call:
 
     def returned(self) -> None:
         """The SDK's method has returned or raised: our span is no longer the current one. Never raises."""
-        token, self._token = self._token, None
-        if token is not None:
-            otel_context.detach(token)
+        try:
+            self.leave()
+            token, self._token = self._token, None
+            if token is not None:
+                otel_context.detach(token)
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("the context of a call", error)
 
     def streaming(self) -> None:
         """The answer comes in parts, which may end in many ways."""
@@ -233,7 +244,8 @@ class Call:
         try:
             if self._first_chunk_ns is None:
                 self.begun()
-                self._first = chunk  # read later, so that it is not held up
+                if not self.hides_usage:
+                    self._first = chunk  # read later, so that it is not held up
             elif self._gaps is not None:
                 now = time.perf_counter_ns() - self._t0
                 self._gaps.append((now - self._last_chunk_ns) / 1e9)
@@ -319,6 +331,10 @@ class Call:
             self._read_kept()
             if error is not None:
                 self._error_type = type_of(error)
+                carries = self.plan.endpoint.error_carries
+                carried = getattr(error, carries, None) if carries else None
+                if carried is not None:
+                    self._answer.read(carried)
             self._end(self._own_status() if status == "incomplete" and self._answer.complete else status)
         except Exception as mistake:  # noqa: BLE001  # a door
             self.give_up()
@@ -416,7 +432,9 @@ class Call:
 
     def _created_at(self) -> float:
         created = at_path(self._answer.response, self.plan.endpoint.created_at)
-        return float(created) if isinstance(created, (int, float)) else self._started_ns / 1e9
+        if isinstance(created, (int, float)) and 0 < created < _LATEST:
+            return float(created)
+        return self._started_ns / 1e9
 
     def _derived_id(self) -> str:
         server = self._server
@@ -459,6 +477,10 @@ class Call:
             cost=self._cost,
             attribution=self._attribution,
         )
+
+
+def _nothing() -> None:
+    """For a call that left no mark."""
 
 
 def _differs(span: Span, surrounding: Span) -> bool:

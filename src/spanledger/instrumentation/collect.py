@@ -164,10 +164,11 @@ class Plan:
 
     def _move_reasoning_inside(self, raw: Any, counts: dict[str, Any]) -> None:
         thought = counts.get("reasoning_tokens")
-        if thought and self.total is not None:
-            parts = sum(counts.get(each, 0) for each in self.endpoint.requires)
+        known = all(each in counts for each in self.endpoint.requires)
+        if thought and known and self.total is not None:
+            parts = sum(counts[each] for each in self.endpoint.requires)
             if walk(raw, self.total) == parts + thought:
-                counts["output_tokens"] = counts.get("output_tokens", 0) + thought
+                counts["output_tokens"] += thought
 
     def _status(self, counts: Mapping[str, int], *, broken: bool) -> str:
         if broken:
@@ -266,7 +267,7 @@ def without_usage(chunk: Any) -> bool:
     if fields_set is None:
         return True
     if chunk.__dict__.get("usage") is not None:
-        if chunk.__dict__.get("choices") == []:
+        if not chunk.__dict__.get("choices"):
             return False
         chunk.usage = None
     fields_set.discard("usage")

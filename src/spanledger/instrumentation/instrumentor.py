@@ -14,6 +14,12 @@ class Instrumentation:
         self._engine = engine
         self._patches: dict[str, Patches] = {}
 
+    def use(self, engine: Engine) -> None:
+        """Tell another engine of the calls from now on."""
+        self._engine = engine
+        for patches in self._patches.values():
+            patches.use(engine)
+
     def put_on(self, *names: str) -> None:
         """Watch these providers, all of them without a name. Raises `ValueError` for a name that is none."""
         for name in names or PROVIDERS:

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,9 @@ from spanledger.model import Attribution
 _RAW_HEADER: Final = "X-Stainless-Raw-Response"
 _MOST_CLIENTS: Final = 256
 _HTTPS: Final = 443
+
+_calling: ContextVar[Any] = ContextVar("spanledger.calling", default=None)
+"""The client that a watched call of an SDK is in the middle of."""
 
 
 if TYPE_CHECKING:
@@ -66,8 +70,14 @@ class Patches:
         self._engine = engine
         self._active = False
         self._hooked = False
+        self._watched: dict[tuple[str, str], Watched] = {}
+        """Our wrappers by module and name: the same ones go on again after they were taken off."""
         self._servers: dict[int, tuple[Any, Server]] = {}
         self._said = False
+
+    def use(self, engine: Engine) -> None:
+        """Tell another engine of the calls from now on."""
+        self._engine = engine
 
     def put_on(self) -> None:
         """Watch the SDK from now on, or from its import on."""
@@ -86,14 +96,11 @@ class Patches:
         self._active = False
         for target in self._provider.targets:
             owner, name, found = _find(target)
+            ours = self._watched.get((target.module, target.name))
+            if ours is not None:
+                ours.switch(on=False)  # clients keep the methods they have bound once
             if isinstance(found, Watched):
                 setattr(owner, name, found.__wrapped__)
-            else:
-                inner = found
-                while inner is not None and not isinstance(inner, Watched):
-                    inner = getattr(inner, "__wrapped__", None)
-                if inner is not None:
-                    inner.switch(on=False)
 
     def look(self) -> list[Bound]:
         """What is watched, after importing the SDK."""
@@ -123,10 +130,13 @@ class Patches:
                 owner, attribute, found = _find(target, module)
                 if owner is None or found is None:
                     continue
-                if isinstance(found, Watched):
-                    found.switch(on=True)
-                else:
-                    setattr(owner, attribute, Watched(found, self._wrapper(target)))
+                key = (target.module, target.name)
+                if key in self._watched:
+                    self._watched[key].switch(on=True)
+                if _is_watched(found):
+                    continue
+                ours = self._watched.setdefault(key, Watched(found, self._wrapper(target)))
+                setattr(owner, attribute, ours)
             except Exception as error:  # noqa: BLE001  # a door: an import must not fail because of us
                 failed(f"all calls of {target.name}", error)
 
@@ -172,8 +182,11 @@ class Patches:
         """Open the call. `None` on a mistake of ours: the SDK is called all the same. Never raises."""
         try:
             client = getattr(instance, self._provider.client_at, None)
+            if client is not None and _calling.get() is client:
+                return None, kwargs  # a method of the SDK that calls another one: one call, already watched
             server = self._server(client)
             call = Call(self._engine, plan, server, kwargs, owner)
+            call.leave = partial(_calling.reset, _calling.set(client))
             if plan.endpoint.stream_usage and kwargs.get("stream") is True:
                 kwargs = self._ask_for_usage(call, server, client, kwargs)
         except Exception as error:  # noqa: BLE001  # a door
@@ -247,6 +260,13 @@ def _is_raw(kwargs: Mapping[str, Any]) -> bool:
     """Whether the answer is handed over unparsed: `with_raw_response` and `with_streaming_response` say so so."""
     headers = kwargs.get("extra_headers")
     return isinstance(headers, Mapping) and _RAW_HEADER in headers
+
+
+def _is_watched(method: Any) -> bool:
+    """Whether our wrapper is somewhere among those around the method."""
+    while method is not None and not isinstance(method, Watched):
+        method = getattr(method, "__wrapped__", None)
+    return method is not None
 
 
 def _find(target: Target, module: Any = None) -> tuple[Any, str, Any]:

@@ -55,6 +55,8 @@ class Endpoint:
     """The response's own status → ours."""
     error: str = ""
     """Path of the kind of error in a failed response."""
+    error_carries: str = ""
+    """Attribute under which an exception of the SDK carries the response it is about."""
     ends: tuple[str, ...] = ("[DONE]",)
     """What a finished stream of events ends with: the data of the last event, or the name of it."""
     created_at: str = ""

@@ -7,6 +7,7 @@ response's byte iterator is. In both, closing the HTTP response is what ends a s
 from __future__ import annotations
 
 import json
+import re
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
@@ -15,6 +16,7 @@ from spanledger.guard import failed
 from spanledger.instrumentation.call import Call
 
 _MOST_BUFFERED: Final = 32 * 2**20
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 def watch_parsed(call: Call, stream: Any) -> bool:
@@ -137,7 +139,7 @@ def watch_raw(call: Call, response: Any, *, stream: bool) -> bool:
 def _decoded(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -203,14 +205,13 @@ class _Body:
             if not self._started:
                 self._started = True
                 self._call.begun()
-            if len(self._buffer) + len(data) <= _MOST_BUFFERED:
-                self._buffer += data
-                self._look()
+            self._take(data)
         except Exception as error:  # noqa: BLE001  # a door
             failed("what a raw answer said", error)
 
-    def _look(self) -> None:
-        """Read what is complete in the buffer."""
+    def _take(self, data: bytes) -> None:
+        if len(self._buffer) + len(data) <= _MOST_BUFFERED:
+            self._buffer += data
 
     def _end(self, error: BaseException | None) -> None:
         """The bytes are at their end. Never raises."""
@@ -231,24 +232,46 @@ class _Body:
 
 
 class _Events(_Body):
-    """A body of server-sent events."""
+    """A body of server-sent events (WHATWG HTML, 9.2): `data` lines up to an empty one, ended by CR, LF or both."""
 
-    def _look(self) -> None:
-        *lines, rest = bytes(self._buffer).split(b"\n")
-        self._buffer = bytearray(rest)
-        for line in lines:
-            self._event(line)
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        self._lines: list[bytes] = []
+        self._too_long = False
+
+    def _take(self, data: bytes) -> None:
+        *ended, rest = _LINE_END.split(data)
+        for part in ended:
+            self._append(part)
+            self._line()
+        self._append(rest)
+
+    def _append(self, part: bytes) -> None:
+        """More of the current line; of one without end only that it was there."""
+        if len(self._buffer) + len(part) > _MOST_BUFFERED:
+            self._too_long = True
+            self._buffer.clear()
+        elif not self._too_long:
+            self._buffer += part
+
+    def _line(self) -> None:
+        line, too_long = bytes(self._buffer), self._too_long
+        self._buffer.clear()
+        self._too_long = False
+        if not line and not too_long:
+            self._dispatch()
+        elif line.startswith(b"data:"):
+            self._lines.append(line[5:].removeprefix(b" "))
+
+    def _dispatch(self) -> None:
+        data = b"\n".join(self._lines)
+        self._lines.clear()
+        if data and data != b"[DONE]":
+            self._call.read(_decoded(data))
 
     def _finish(self) -> None:
-        self._event(bytes(self._buffer))
-
-    def _event(self, line: bytes) -> None:
-        if not line.startswith(b"data:"):
-            return
-        data = line[5:].strip()
-        if not data or data == b"[DONE]":
-            return
-        self._call.read(_decoded(data))
+        self._line()
+        self._dispatch()
 
 
 def _on_close(response: Any, closed: Callable[[], None]) -> None:

@@ -90,8 +90,17 @@ class Delivery:
     def start(self) -> None:
         """Start the thread if it isn't running."""
         if self._thread is None and not self._stopping:
-            self._thread = threading.Thread(target=self._run, name="spanledger-delivery", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="spanledger-delivery", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter is going down: `drain` and `stop` deliver on the caller's thread
+                return
+            self._thread = thread
+
+    def release(self) -> None:
+        """This process's own outbox is about to be closed."""
+        with self._turn:
+            self._own = None
 
     def wake(self, waiting: int) -> None:
         """There are records; a full batch of them doesn't wait for company."""

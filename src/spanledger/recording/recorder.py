@@ -127,6 +127,10 @@ class Recorder:
             failed("a shutdown", error)
             return False
 
+    def prepare(self) -> None:
+        """Make the metrics now: for those whose first record may come when the metrics' provider is gone already."""
+        self._make_meters()
+
     def restart_after_fork(self) -> None:
         """In a child: what is queued, open or on the disk belongs to the parent."""
         self.in_child()
@@ -189,6 +193,11 @@ class _Process:
         deadline = time.monotonic() + timeout
         if self._thread is None and self._plan.outbox is None:
             return True
+        if self._stopped:  # what a span exporter hands over while the process ends
+            self._take_all()
+            home = self._delivery is None or self._delivery.drain(timeout)
+            self._close()
+            return home
         for _ in range(2):  # what `later` left to do makes records of its own: those are what the second turn waits for
             done = threading.Event()
             self.put(_Item(None, settles=False, done=done))
@@ -207,12 +216,17 @@ class _Process:
         self._thread.join(timeout)
         self._take_all()
         done = self._delivery is None or self._delivery.stop(max(0.1, deadline - time.monotonic()))
-        if self._outbox is not None:
-            self._outbox.close()
-            self._outbox = None
+        self._close()
         if self._unwritten:
             self._lose("outbox_unavailable", len(self._unwritten))
         return done and not self._unwritten
+
+    def _close(self) -> None:
+        if self._delivery is not None:
+            self._delivery.release()
+        if self._outbox is not None:
+            self._outbox.close()
+            self._outbox = None
 
     def forget(self) -> None:
         self._stopped = True

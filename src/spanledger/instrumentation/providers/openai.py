@@ -29,6 +29,7 @@ CHAT: Final = Endpoint(
     usage_at=("usage", "x_groq.usage"),
     signals=("usage", "choices.0.finish_reason", "x_groq"),
     choices="n",
+    error_carries="completion",  # openai.LengthFinishReasonError: cut short before it could be parsed, and billed
     total="total_tokens",
     finish_reasons="choices.*.finish_reason",
     stream_usage=True,
@@ -93,7 +94,7 @@ EMBEDDINGS: Final = Endpoint(
 _METHODS: Final = (
     ("chat.completions.completions", "Completions.create", CHAT, True),
     ("chat.completions.completions", "Completions.parse", CHAT, True),
-    # Until 1.3x chat.completions was one module, until 1.9x `parse` stood under `beta`.
+    # Until 1.62 chat.completions was one module, until 1.91 `parse` stood under `beta`.
     ("chat.completions", "Completions.create", CHAT, True),
     ("beta.chat.completions", "Completions.parse", CHAT, True),
     ("completions", "Completions.create", COMPLETION, False),
