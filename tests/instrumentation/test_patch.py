@@ -17,11 +17,7 @@ def methods():
     from openai.resources.chat.completions import AsyncCompletions, Completions
     from openai.resources.embeddings import Embeddings
 
-    return {
-        "create": vars(Completions)["create"],
-        "async": vars(AsyncCompletions)["create"],
-        "e": vars(Embeddings)["create"],
-    }
+    return {kind.__name__: vars(kind)["create"] for kind in (Completions, AsyncCompletions, Embeddings)}
 
 
 def test_uninstrument_restores_identity_and_instrument_brings_the_same_wrapper_back(recording):
