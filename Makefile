@@ -25,6 +25,12 @@ demo: install ## The main job: an application, a provider of our own, and the re
 test: install ## All tests but the slow ones.
 	$(BIN)/python -m pytest
 
+matrix: install ## The SDK tests in every supported cell of Python and openai.
+	tests/matrix.sh
+
+reference: install ## Write the generated pages of docs/reference.
+	$(BIN)/python docs/generate.py
+
 bench: install ## What watching a call costs, beside the bare SDK and a peer.
 	$(BIN)/uv pip install -q --python $(BIN)/python --group bench
 	$(BIN)/python benchmarks/calls.py

@@ -120,6 +120,16 @@ def test_whatever_the_counts_the_parts_sum_to_the_total_and_nothing_is_negative(
         assert cost.cost_status == "partial"
 
 
+def test_parts_that_exceed_their_whole_are_not_billed_beyond_it():
+    usage = Usage(
+        input_tokens=20, cache_read_tokens=1, output_tokens=4, reasoning_tokens=3, output_audio_tokens=4,
+        usage_status="invalid",
+    )  # fmt: skip
+    cost = BOOK.price(usage, provider="openai", models=("gpt-4o-mini",), at=NOW)
+    assert (cost.cost_pusd, cost.cost_status) == (19 * 150_000 + 75_000 + 4 * 600_000, "partial")
+    assert sum(cost.cost_breakdown.values()) == cost.cost_pusd
+
+
 # USD worked out by hand from published rates.
 GOLDEN = [
     ("openai", "gpt-4o", {"input": 2006, "cache_read": 1920, "output": 300, "reasoning": 128}, "0.005615"),

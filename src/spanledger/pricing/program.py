@@ -86,21 +86,15 @@ class Program:
     def run(self, counts: Mapping[str, int], basis: str) -> tuple[Cost, bool]:
         """The exact cost of `counts` (unit → count), and whether they contradicted each other.
 
-        A part larger than its whole is billed as reported and the whole's remainder as nothing. Buckets nothing was
-        counted in are left out. Half a pico-USD is rounded to even, once, on the total; the breakdown always sums to
-        the total.
+        Parts that exceed their whole are cut until they fit, so that nothing is billed beyond the whole. Buckets
+        nothing was counted in are left out. Half a pico-USD is rounded to even, once, on the total; the breakdown
+        always sums to the total.
         """
-        scale, total, known, unknown, clamped = self.scale, 0, False, False, False
-        leaves: list[int] = []
+        leaves, clamped = self._leaves(counts)
+        scale, total, known, unknown = self.scale, 0, False, False
         breakdown: dict[str, int] = {}
         prompt = counts.get("input_tokens", 0)
-        for step in self.steps:
-            leaf = counts.get(step.key, 1)  # the one unit nobody reports is the request itself
-            for part in step.parts:
-                leaf -= leaves[part]
-            if leaf < 0:
-                clamped, leaf = True, 0
-            leaves.append(leaf)
+        for step, leaf in zip(self.steps, leaves, strict=True):
             rate = step.base
             if rate is None:
                 unknown = unknown or leaf > 0
@@ -129,6 +123,23 @@ class Program:
             ),
             clamped,
         )
+
+    def _leaves(self, counts: Mapping[str, int]) -> tuple[list[int], bool]:
+        """What is billed under each step: its count less what is billed under its parts."""
+        leaves: list[int] = []
+        clamped = False
+        for step in self.steps:
+            leaf = counts.get(step.key, 1)  # the one unit nobody reports is the request itself
+            for part in step.parts:
+                leaf -= leaves[part]
+            if leaf < 0:
+                clamped = True
+                for part in step.parts:
+                    cut = min(leaves[part], -leaf)
+                    leaves[part] -= cut
+                    leaf += cut
+            leaves.append(leaf)
+        return leaves, clamped
 
 
 def _rounded(scaled: int, scale: int) -> int:
