@@ -21,6 +21,7 @@ import time
 SUBJECTS = ("bare", "ours", "peer")
 PEER = "opentelemetry-instrumentation-genai-openai"
 SAMPLED_OUT = "chat, sampled out"
+REPEATS = 3
 WORKLOADS = {  # name: calls per block
     "chat": 40,
     "stream of 500 chunks": 1,
@@ -155,7 +156,16 @@ def worker(subject, workload):
 
 
 def measure(workload, rounds):
-    """Added µs per call of each subject over the bare SDK."""
+    """Added µs per call of each subject over the bare SDK: the median over repeats in fresh processes.
+
+    A process may be lucky or unlucky for its whole life by a third, so rounds in one alone say little.
+    """
+    repeats = [measure_once(workload, rounds) for _ in range(REPEATS)]
+    return {subject: statistics.median(each[subject] for each in repeats) for subject in SUBJECTS}
+
+
+def measure_once(workload, rounds):
+    """The same in one set of processes."""
     procs = {
         subject: subprocess.Popen(
             [sys.executable, __file__, "--worker", subject, workload],
@@ -242,14 +252,16 @@ print(one[0] - cpu, one[1] - memory, two[0] - one[0], two[1] - memory)
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worker", nargs=2, metavar=("SUBJECT", "WORKLOAD"))
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--only", help="run workloads whose name contains this")
     arguments = parser.parse_args()
     if arguments.worker:
         worker(*arguments.worker)
     load = f"load {os.getloadavg()[0]:.1f}"
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {load}")
-    print(f"added CPU of the calling thread per call, µs, median of {arguments.rounds} rounds; peer: {PEER}\n")
+    print(
+        f"added CPU of the calling thread per call, µs, median of {REPEATS} x {arguments.rounds} rounds; peer: {PEER}\n"
+    )
     print(f"{'':26}{'bare SDK':>10}{'spanledger':>12}{'peer':>10}   target")
     for workload in WORKLOADS:
         if arguments.only and arguments.only not in workload:

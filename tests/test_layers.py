@@ -12,6 +12,7 @@ LAYERS = [
     "conventions",
     "model",
     "settings",
+    "service",
     "pricing",
     "context",
     "recording",

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
 
 from opentelemetry import trace
 
-from spanledger import conventions
 from spanledger.guard import failed, log
-from spanledger.instrumentation.call import Engine
+from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.instrumentor import Instrumentation
 from spanledger.instrumentation.providers import PROVIDERS
 from spanledger.instrumentation.telemetry import Telemetry
-from spanledger.model import UsageRecord, cost_columns, usage_of_row
+from spanledger.model import UsageRecord
+from spanledger.pricing.completion import Completion
 from spanledger.pricing.loader import Prices
+from spanledger.service import service_of
 from spanledger.settings import Settings, read_settings
 from spanledger.version import __version__
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from spanledger.recording.outbox import Outbox
     from spanledger.recording.recorder import Recorder
     from spanledger.recording.sink import Sink
-
-_MOST_TOLD: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -229,19 +226,19 @@ def _allowed() -> Sequence[str]:
 
 
 def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Runtime:
-    from spanledger.recording.recorder import Plan, Recorder  # noqa: PLC0415
+    from spanledger.recording.recorder import Recorder  # noqa: PLC0415
+    from spanledger.recording.writer import Plan  # noqa: PLC0415
 
     prices = Prices(fixups=settings.price_fixups == "on")
-    told: dict[str, None] = {}
-    finisher = _Finisher(settings, prices, tracer_provider, told)
+    completion = Completion(prices, lambda: service_of(settings, tracer_provider))
     recorder = Recorder(
         Plan(
             outbox=(lambda: _outbox(settings)) if _sink_names(settings) else None,
-            delivery=lambda count: _delivery(settings, count, finisher.price_row),
+            delivery=lambda count: _delivery(settings, count, completion.price_row),
             meters=lambda pending: _meters(settings, meter_provider, pending),
-            finish=finisher.finish,
-            price=finisher.price,
-            priced=lambda: finisher.ready,
+            finish=completion.finish,
+            price=completion.price,
+            priced=lambda: completion.ready,
             sync=settings.durability == "sync",
             losses=settings.state_dir / "losses.jsonl",
         )
@@ -257,7 +254,9 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
     )
     recorder.before_exit = engine.end_open_streams
     recorder.in_child = engine.open_streams.clear
-    return Runtime(settings, recorder, engine, _instrumentation_of(engine), (tracer_provider, meter_provider), told)
+    return Runtime(
+        settings, recorder, engine, _instrumentation_of(engine), (tracer_provider, meter_provider), completion.told
+    )
 
 
 def _instrumentation_of(engine: Engine) -> Instrumentation:
@@ -267,97 +266,6 @@ def _instrumentation_of(engine: Engine) -> Instrumentation:
         _instrumentation = Instrumentation(engine)
     _instrumentation.use(engine)
     return _instrumentation
-
-
-class _Finisher:
-    """Completes a record on the writer's thread: the service it is of, and its price where the caller had none.
-
-    The writer never waits for the price list: what comes before it is written without a price, which `price` and
-    `price_row` add as of the call's own time once the list is there.
-    """
-
-    def __init__(self, settings: Settings, prices: Prices, tracer_provider: Any, told: dict[str, None]) -> None:
-        self._settings = settings
-        self._prices = prices
-        self._provider = tracer_provider
-        self._told = told
-        self._service: dict[str, Any] | None = None
-
-    def finish(self, record: UsageRecord) -> UsageRecord:
-        """The record with its service, and with its price if that can be told at once."""
-        if record.response_id:
-            if len(self._told) >= _MOST_TOLD:
-                self._told.pop(next(iter(self._told)), None)
-            self._told[record.response_id] = None
-        record = replace(record, **self._of_service())
-        self._prices.warm()
-        return record if record.cost is None and not self.ready else self.price(record)
-
-    @property
-    def ready(self) -> bool:
-        """Whether prices can be told at once."""
-        return self._prices.ready is not None
-
-    def price(self, record: UsageRecord) -> UsageRecord:
-        """The record with its price. Waits for the price list; an unpriced model is said once."""
-        from spanledger.pricing.book import log_unpriced  # noqa: PLC0415
-
-        book = self._prices.wait()
-        cost = record.cost or book.price(
-            record.usage,
-            provider=record.provider,
-            models=(record.response_model, record.request_model),
-            at=record.started_at,
-            tier=record.service_tier,
-        )
-        known = record.usage.usage_status not in ("missing", "invalid")
-        if cost.cost_status == "unpriced" and known and book.first_time(record.provider, record.model):
-            log_unpriced(record.provider, record.model)
-        return replace(record, cost=cost)
-
-    def price_row(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row that was written without a price, with it."""
-        if row["cost_status"] is not None:
-            return row
-        cost = self._prices.wait().price(
-            usage_of_row(row),
-            provider=row["provider"],
-            models=(row["response_model"], row["request_model"]),
-            at=datetime.fromisoformat(row["started_at"]),
-            tier=row["service_tier"],
-        )
-        return {**row, **cost_columns(cost)}
-
-    def _of_service(self) -> dict[str, Any]:
-        if self._service is None:
-            self._service = service_of(self._settings, self._provider)
-        return self._service
-
-
-def service_of(settings: Settings, tracer_provider: Any) -> dict[str, Any]:
-    """Service name, version and environment: from the settings, else the provider's resource, else the environment."""
-    resource = getattr(tracer_provider or trace.get_tracer_provider(), "resource", None)
-    attributes = _resource_of_environment() if resource is None else resource.attributes
-    name = attributes.get(conventions.SERVICE_NAME)
-    if str(name).startswith("unknown_service"):
-        name = None
-    return {
-        "service_name": settings.app_name or name,
-        "service_version": attributes.get(conventions.SERVICE_VERSION) or None,
-        "environment": settings.environment or attributes.get(conventions.ENVIRONMENT),
-    }
-
-
-def _resource_of_environment() -> dict[str, str]:
-    """What OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say, where there is no SDK provider to ask.
-
-    The SDK's own detectors run in a thread pool, which can't be made at interpreter exit, where short programs are.
-    """
-    pairs = (pair.partition("=") for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
-    attributes = {name.strip(): unquote(value.strip()) for name, sign, value in pairs if sign}
-    if os.environ.get("OTEL_SERVICE_NAME"):
-        attributes["service.name"] = os.environ["OTEL_SERVICE_NAME"]
-    return attributes
 
 
 def _sink_names(settings: Settings) -> list[str]:
@@ -381,8 +289,8 @@ def _delivery(settings: Settings, count: Callable[..., None], complete: Callable
 
 def bring_home(settings: Settings, timeout: float) -> None:
     """Deliver to the ledger what processes that died have left. Other sinks' rows stay for those who have the sinks."""
-    finisher = _Finisher(settings, Prices(fixups=settings.price_fixups == "on"), None, {})
-    delivery_of(settings, [ledger_of(settings)], lambda *_: None, finisher.price_row).stop(timeout)
+    completion = Completion(Prices(fixups=settings.price_fixups == "on"), dict)
+    delivery_of(settings, [ledger_of(settings)], lambda *_: None, completion.price_row).stop(timeout)
 
 
 def delivery_of(

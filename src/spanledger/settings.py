@@ -165,9 +165,9 @@ TABLE: Final = (
     Setting(
         name="spans",
         env=("SPANLEDGER_SPANS",),
-        parse=_one_of("always", "never"),
-        default="always",
-        help="`never` records usage without spans.",
+        parse=_one_of("auto", "always", "never"),
+        default="auto",
+        help="`auto` and `always`: a span of our own for each call; `never` records usage without spans.",
     ),
     Setting(
         name="span_attributes",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import spanledger
 from spanledger import guard
-from spanledger.instrumentation import stream as watching
+from spanledger.instrumentation import raw as watching
 
 httpx2 = pytest.importorskip("httpx2")
 openai = pytest.importorskip("openai")

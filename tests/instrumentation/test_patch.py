@@ -101,7 +101,7 @@ def test_an_unknown_setting_is_named():
 @pytest.mark.lenient
 @pytest.mark.parametrize("place", ["read_usage", "request_attributes", "find_usage"])
 def test_a_mistake_of_ours_does_not_reach_the_application_and_is_counted(client, monkeypatch, place, caplog):
-    from spanledger.instrumentation.collect import Plan
+    from spanledger.instrumentation.plan import Plan
 
     def broken(*_):
         raise RuntimeError("ours")
@@ -127,7 +127,7 @@ def test_a_table_of_provider_names_fits_in_its_size():
 def test_the_hosts_of_the_table_lead_to_their_provider():
     import openai
 
-    from spanledger.instrumentation.patch import server_of
+    from spanledger.instrumentation.server import server_of
 
     def named(url, kind=openai.OpenAI):
         client = kind(api_key="x", base_url=url)

@@ -88,6 +88,17 @@ def test_a_call_we_recorded_is_not_a_second_row_when_another_instrumentation_tel
     assert ledger("source", "response_id") == [("spanledger", answer.id)]
 
 
+def test_an_embedding_has_no_id_and_is_known_by_the_span_around_it(client, recording, ledger):
+    recording.tracer_provider.add_span_processor(SimpleSpanProcessor(spanledger.UsageSpanExporter()))
+    theirs = recording.tracer_provider.get_tracer("somebody.elses")
+    attributes = {**CHAT, "gen_ai.operation.name": "embeddings"}
+    del attributes["gen_ai.response.id"]
+    with theirs.start_as_current_span("embeddings", attributes=attributes):
+        client.embeddings.create(model="text-embedding-3-small", input="x")
+        assert spanledger.flush()
+    assert ledger("source", "operation") == [("spanledger", "embeddings")]
+
+
 APP = """
 import sys
 from openai import OpenAI

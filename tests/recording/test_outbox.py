@@ -245,7 +245,7 @@ def test_without_an_outbox_calls_go_on_are_kept_in_memory_and_arrive_once_it_is_
 
 @pytest.mark.lenient
 def test_what_can_never_be_written_is_counted_as_lost(home, client, recording, monkeypatch):
-    monkeypatch.setattr("spanledger.recording.recorder.MOST_KEPT_IN_MEMORY", 2)
+    monkeypatch.setattr("spanledger.recording.writer.MOST_KEPT_IN_MEMORY", 2)
     home.mkdir(mode=0o700)
     (home / "outbox").write_text("in the way")
     for _ in range(5):

@@ -10,8 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -19,115 +18,21 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from spanledger import conventions
 from spanledger.guard import failed
-from spanledger.instrumentation.collect import Plan, at_path, plain, text, texts, walk, without_usage
-from spanledger.instrumentation.telemetry import SCOPE, Telemetry
+from spanledger.instrumentation.answer import Answer
+from spanledger.instrumentation.attributes import cost_attributes, type_of, usage_attributes
+from spanledger.instrumentation.collect import at_path, plain, text, without_usage
+from spanledger.instrumentation.engine import Engine
+from spanledger.instrumentation.plan import Plan
+from spanledger.instrumentation.server import Server
+from spanledger.instrumentation.telemetry import SCOPE
 from spanledger.model import NOBODY, Attribution, Cost, Usage, UsageRecord, at, record_id_at, record_id_for
-from spanledger.pricing.loader import Prices
 
-_MOST_COMPLETED: Final = 4096
 _MOST_STARTS: Final = 256
 _MOST_KEPT: Final = 16
 """Chunks at the end of a stream that are looked at closely."""
 _GONE: Final = object()
 _LATEST: Final = 2**32
 """Unix seconds after which no answer was made: it is a broken one that says so."""
-
-
-class Record(Protocol):
-    """The recorder's `record`."""
-
-    def __call__(self, build: Callable[[], UsageRecord | None], *, settles: bool = True) -> None:
-        """Keep what `build` makes on the writer's thread."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Engine:
-    """What all calls share. `record` and `later` are the recorder's."""
-
-    telemetry: Telemetry
-    prices: Prices
-    record: Record
-    later: Callable[[Callable[[], Any]], None]
-    span_keys: tuple[str, ...]
-    stream_usage: str = "auto"
-    chunk_histogram: bool = False
-    open_streams: dict[Call, None] = field(default_factory=dict)
-    """Calls whose stream has not ended. Whoever takes one out is its first end, and the only one that counts."""
-    completed: dict[str, None] = field(default_factory=dict)
-    """Background calls this process has seen the end of; bounded."""
-
-    def completes(self, record_id: str) -> bool:
-        """True the first time this process sees the final status of a background call."""
-        if record_id in self.completed:
-            return False
-        if len(self.completed) >= _MOST_COMPLETED:
-            self.completed.pop(next(iter(self.completed)), None)
-        self.completed[record_id] = None
-        return True
-
-    def end_open_streams(self) -> None:
-        """At exit: streams nobody will read on are recorded with what is known. Never raises."""
-        for call in list(self.open_streams):
-            call.abandoned()
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Who is asked: the provider's name, host and port (`None` where it is https's own)."""
-
-    provider: str
-    address: str | None
-    port: int | None
-    known: bool
-    """Whether the host is in the provider's table."""
-
-
-class Answer:
-    """What is known of a response so far."""
-
-    __slots__ = ("finish", "plan", "raw", "response", "state", "values")
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.raw: Any = None
-        self.state: str | None = None
-        self.response: Any = None
-        self.finish: tuple[str, ...] = ()
-        self.values: dict[str, str] = {}
-
-    def read(self, response: Any) -> None:
-        """Take in a response, or what sits in a chunk of one."""
-        if isinstance(response, (str, bytes, int, float, list, tuple)):
-            return  # no response, whatever it is
-        plan, values = self.plan, self.values
-        self.response = response
-        for name, path in plan.names:
-            value = at_path(response, path)
-            if isinstance(value, str) and value:
-                values[name] = value
-        if plan.finish is not None:
-            reasons = walk(response, plan.finish)
-            if reasons is not None:
-                self.finish += texts(reasons)
-        if plan.state is not None:
-            self.state = text(walk(response, plan.state)) or self.state
-        usage = plan.find_usage(response)
-        if usage is not None:
-            self.raw = usage
-
-    @property
-    def complete(self) -> bool:
-        """Whether the response has said its last word."""
-        endpoint = self.plan.endpoint
-        if endpoint.state:
-            return endpoint.states.get(self.state or "", "incomplete") != "incomplete"
-        return bool(self.finish) or self.raw is not None
-
-    @property
-    def in_background(self) -> bool:
-        """Whether the provider works on it while nobody waits."""
-        path = self.plan.endpoint.background
-        return bool(path) and at_path(self.response, path) is True
 
 
 class Call:
@@ -494,37 +399,3 @@ def is_cancel(error: BaseException) -> bool:
         return True
     asyncio: Any = sys.modules.get("asyncio")  # a process without it has no cancelled tasks
     return asyncio is not None and isinstance(error, asyncio.CancelledError)
-
-
-def type_of(error: BaseException) -> str:
-    """The type of an error by its full name, never its message."""
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def usage_attributes(usage: Usage, attributes: dict[str, Any]) -> None:
-    """Add a usage as span attributes; what was not reported has none."""
-    for name, attribute in conventions.USAGE.items():
-        count = getattr(usage, name)
-        if count or (count is not None and name not in conventions.MODALITIES):
-            attributes[attribute] = count
-    attributes[conventions.USAGE_STATUS] = usage.usage_status
-
-
-def cost_attributes(cost: Cost, attributes: dict[str, Any]) -> None:
-    """Add a cost as span attributes in USD; amounts are absent where there is no price."""
-    attributes[conventions.COST_STATUS] = cost.cost_status
-    attributes[conventions.COST_SOURCE] = cost.cost_source
-    if cost.price_basis is not None:
-        attributes[conventions.COST_BASIS] = cost.price_basis
-    if cost.cost_pusd is None:
-        return
-    attributes[conventions.COST_TOTAL] = cost.cost_pusd / 1e12
-    attributes[conventions.COST_CURRENCY] = cost.currency
-    parts: dict[str, int] = {}
-    for bucket, amount in (cost.cost_breakdown or {}).items():
-        attribute = conventions.COST_PARTS.get(bucket)
-        if attribute is not None:
-            parts[attribute] = parts.get(attribute, 0) + amount
-    for attribute, amount in parts.items():
-        attributes[attribute] = amount / 1e12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spanledger.instrumentation.call import Engine
+from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.patch import Bound, Patches
 from spanledger.instrumentation.providers import PROVIDERS
 

@@ -19,15 +19,17 @@ import wrapt
 
 from spanledger.context.scope import current
 from spanledger.guard import failed, log
-from spanledger.instrumentation.call import Call, Engine, Server
-from spanledger.instrumentation.collect import Plan
+from spanledger.instrumentation.call import Call
+from spanledger.instrumentation.engine import Engine
+from spanledger.instrumentation.plan import Plan
+from spanledger.instrumentation.raw import watch_raw
+from spanledger.instrumentation.server import Server, server_of
 from spanledger.instrumentation.spec import Provider, Target
-from spanledger.instrumentation.stream import watch_parsed, watch_raw
+from spanledger.instrumentation.stream import watch_parsed
 from spanledger.model import Attribution
 
 _RAW_HEADER: Final = "X-Stainless-Raw-Response"
 _MOST_CLIENTS: Final = 256
-_HTTPS: Final = 443
 
 _calling: ContextVar[Any] = ContextVar("spanledger.calling", default=None)
 """The client that a watched call of an SDK is in the middle of."""
@@ -239,21 +241,6 @@ class Patches:
             return False
         since = self._provider.asks_usage_from.get(server.provider)
         return since is None or str(getattr(client, since[0], "")) >= since[1]
-
-
-def server_of(provider: Provider, client_types: tuple[type, ...], url: Any) -> Server:
-    """Which provider a client talks to: by the class of the client, else by the host; an unknown host is taken for one
-    that speaks this SDK's API."""  # noqa: D205, D209
-    address = getattr(url, "host", None) or None
-    port = getattr(url, "port", None)
-    port = None if port == _HTTPS else port
-    name = next((provider.clients[kind.__name__] for kind in client_types if kind.__name__ in provider.clients), None)
-    if name is not None:
-        return Server(name, address, port, known=True)
-    for pattern, host_provider in provider.hosts.items():
-        if address == pattern.removeprefix("*.") or (pattern[:2] == "*." and str(address).endswith(pattern[1:])):
-            return Server(host_provider, address, port, known=True)
-    return Server(provider.name, address, port, known=False)
 
 
 def _is_raw(kwargs: Mapping[str, Any]) -> bool:

@@ -15,7 +15,6 @@ from importlib import metadata, resources
 from itertools import islice
 from typing import Any, Final
 
-from spanledger.guard import log
 from spanledger.model import UNPRICED, Cost, Usage
 from spanledger.pricing.fixups import FIXUPS
 from spanledger.pricing.program import Program, Rate, Unit, compile_program, counts_of, rate_of
@@ -184,12 +183,3 @@ def _basis(*, fixups: bool) -> str:
     if fixups:
         basis += f" fixups:{sha256(repr(FIXUPS).encode()).hexdigest()[:8]}"
     return basis
-
-
-def log_unpriced(provider: str, model: str | None) -> None:
-    """One line per model that has no price."""
-    log.warning(
-        "No price is known for model %r of provider %s; its calls are recorded with their tokens and without a cost.",
-        model,
-        provider,
-    )

@@ -17,7 +17,8 @@ from spanledger.reading.reader import read
 
 
 class RecordingSpanExporter(SpanExporter):
-    """`record(build)` keeps a record; `told(response_id)` says whether this process has recorded that call itself."""
+    """`record(build)` keeps a record; `told(mark)` says whether this process has recorded a call with that response id,
+    or inside that span, itself."""  # noqa: D205, D209
 
     def __init__(
         self, record: Callable[..., None], told: Callable[[str], bool], flush: Callable[[float], bool]
@@ -31,7 +32,9 @@ class RecordingSpanExporter(SpanExporter):
         for span in spans:
             try:
                 found = read(span)
-                if found is not None and not (found.response_id and self._told(found.response_id)):
+                if found is not None and not any(
+                    self._told(mark) for mark in (found.response_id, found.span_id) if mark
+                ):
                     self._record(_ready(found))
             except Exception as error:  # noqa: BLE001  # a door
                 failed("the usage on a span", error)

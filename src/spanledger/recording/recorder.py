@@ -1,68 +1,25 @@
-"""The junction: takes finished calls from any thread and commits them to the outbox on a thread of its own.
+"""The junction: takes finished calls from any thread and hands them to the writer.
 
-The caller hands over a function that builds the record, and goes on; that costs a queue's `put`. The writer commits
-whatever is queued at once (natural group commit), so a record is on the disk within a few milliseconds.
+The caller hands over a function that builds the record, and goes on; that costs a queue's `put`.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
 import os
-import queue
-import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from spanledger import conventions
-from spanledger.guard import failed, failures, log, noted
-from spanledger.model import UsageRecord, row_of
-from spanledger.recording.files import private_directory
+from spanledger.guard import failed, log
+from spanledger.model import UsageRecord
+from spanledger.recording.writer import EXIT_WAIT, Item, Plan, Writer
 
 if TYPE_CHECKING:
-    import sqlite3
-
-    from spanledger.recording.delivery import Delivery
     from spanledger.recording.meters import Meters
-    from spanledger.recording.outbox import Outbox
 
-MOST_QUEUED: Final = 100_000
-MOST_KEPT_IN_MEMORY: Final = 10_000
-_BATCH: Final = 1000
 _SYNC_WAIT: Final = 10.0
-_EXIT_WAIT: Final = 2.0
-_RETRY: Final = 1.0
-_OBSERVE_WAIT: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a recorder is made of; everything is made again in a forked child."""
-
-    outbox: Callable[[], Outbox] | None
-    """Makes this process's outbox file; `None` where nothing is delivered."""
-    delivery: Callable[[Callable[..., None]], Delivery]
-    meters: Callable[[Callable[[], int]], Meters]
-    finish: Callable[[UsageRecord], UsageRecord]
-    """Completes a record off the caller's thread: service, environment, and its price if that can be told at once."""
-    price: Callable[[UsageRecord], UsageRecord]
-    """The record with its price, waiting for the price list if need be."""
-    priced: Callable[[], bool]
-    """Whether prices can be told at once."""
-    sync: bool
-    losses: Path
-    """File of counted losses, one JSON object a line."""
-
-
-class _Item(NamedTuple):
-    build: Callable[[], UsageRecord | None] | None
-    settles: bool
-    done: threading.Event | None
 
 
 class Recorder:
@@ -71,19 +28,19 @@ class Recorder:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._meters: Meters | None = None
-        self._process = _Process(plan, self._make_meters)
+        self._writer = Writer(plan, self._make_meters)
         self._closed = False
         self.before_exit: Callable[[], None] = _nothing
         """Ends what is still open, so that it is recorded too."""
         self.in_child: Callable[[], None] = _nothing
         """Forgets what is still open: in a forked child it is the parent's."""
-        atexit.register(self.shutdown, _EXIT_WAIT)
+        atexit.register(self.shutdown, EXIT_WAIT)
         _register(self)
 
     @property
     def committed(self) -> int:
         """Records this process has committed to its outbox."""
-        return self._process.committed
+        return self._writer.committed
 
     def record(self, build: Callable[[], UsageRecord | None], *, settles: bool = True) -> None:
         """Keep the record that `build` makes; `build` runs on the writer's thread. Never raises.
@@ -91,7 +48,7 @@ class Recorder:
         With durability `sync` it returns after the commit. `settles=False`: the record is not final, no metric moves.
         """
         done = threading.Event() if self._plan.sync else None
-        self._put(_Item(build, settles, done))
+        self._put(Item(build, settles, done))
         if done is not None and not done.wait(_SYNC_WAIT):
             log.warning("A record was not committed within %.0f s; it stays queued.", _SYNC_WAIT)
 
@@ -101,7 +58,7 @@ class Recorder:
         def run() -> None:
             finish()
 
-        self._put(_Item(run, settles=False, done=None))
+        self._put(Item(run, settles=False, done=None))
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Commit and deliver what was recorded before. True if all sinks have it within `timeout` seconds.
@@ -109,12 +66,12 @@ class Recorder:
         Never raises.
         """
         try:
-            return self._process.flush(timeout)
+            return self._writer.flush(timeout)
         except Exception as error:  # noqa: BLE001  # a door
             failed("a flush", error)
             return False
 
-    def shutdown(self, timeout: float = _EXIT_WAIT) -> bool:
+    def shutdown(self, timeout: float = EXIT_WAIT) -> bool:
         """Commit everything, deliver what goes within `timeout` seconds, end the threads. Never raises."""
         if self._closed:
             return True
@@ -122,7 +79,7 @@ class Recorder:
         atexit.unregister(self.shutdown)
         try:
             self.before_exit()
-            return self._process.stop(timeout)
+            return self._writer.stop(timeout)
         except Exception as error:  # noqa: BLE001  # a door
             failed("a shutdown", error)
             return False
@@ -134,8 +91,8 @@ class Recorder:
     def restart_after_fork(self) -> None:
         """In a child: what is queued, open or on the disk belongs to the parent."""
         self.in_child()
-        self._process.forget()
-        self._process = _Process(self._plan, self._make_meters)
+        self._writer.forget()
+        self._writer = Writer(self._plan, self._make_meters)
 
     def _make_meters(self) -> Meters:
         if self._meters is None:  # once, also over forks: the SDK takes care of its own instruments there
@@ -144,11 +101,11 @@ class Recorder:
 
     def _observe(self) -> int:
         """Pending records. Metrics are being collected: what was recorded before must be in them."""
-        return self._process.observe()
+        return self._writer.observe()
 
-    def _put(self, item: _Item) -> None:
+    def _put(self, item: Item) -> None:
         try:
-            self._process.put(item)
+            self._writer.put(item)
         except Exception as error:  # noqa: BLE001  # a door
             failed("a record", error)
 
@@ -157,227 +114,7 @@ def _nothing() -> None:
     """For those who have nothing open."""
 
 
-class _Process:
-    """The recorder's state in one process."""
-
-    def __init__(self, plan: Plan, meters: Callable[[], Meters]) -> None:
-        self.committed = 0
-        self._plan = plan
-        self._make_meters = meters
-        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._writing = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._stopped = False
-        self._outbox: Outbox | None = None
-        self._unwritten: list[dict[str, Any]] = []
-        self._unsettled: list[UsageRecord] = []
-        self._meters: Meters | None = None
-        self._delivery: Delivery | None = None
-        self._full = False
-        self._failing = False
-
-    def put(self, item: _Item) -> None:
-        if self._thread is None:
-            self._start()
-        if self._queue.qsize() >= MOST_QUEUED:
-            self._lose("queue_full", 1)
-            if item.done:
-                item.done.set()
-            return
-        self._queue.put(item)
-        if self._stopped:  # nobody is left to take it
-            self._take_all()
-
-    def flush(self, timeout: float) -> bool:
-        deadline = time.monotonic() + timeout
-        if self._thread is None and self._plan.outbox is None:
-            return True
-        if self._stopped:  # what a span exporter hands over while the process ends
-            self._take_all()
-            home = self._delivery is None or self._delivery.drain(timeout)
-            self._close()
-            return home
-        for _ in range(2):  # what `later` left to do makes records of its own: those are what the second turn waits for
-            done = threading.Event()
-            self.put(_Item(None, settles=False, done=done))
-            if not done.wait(max(0.0, deadline - time.monotonic())):
-                return False
-        if self._failing:
-            return False
-        return self._delivery is None or self._delivery.drain(max(0.0, deadline - time.monotonic()))
-
-    def stop(self, timeout: float) -> bool:
-        deadline = time.monotonic() + timeout
-        if self._thread is None:
-            return True
-        self._stopped = True
-        self._queue.put(_Item(None, settles=False, done=None))
-        self._thread.join(timeout)
-        self._take_all()
-        done = self._delivery is None or self._delivery.stop(max(0.1, deadline - time.monotonic()))
-        self._close()
-        if self._unwritten:
-            self._lose("outbox_unavailable", len(self._unwritten))
-        return done and not self._unwritten
-
-    def _close(self) -> None:
-        if self._delivery is not None:
-            self._delivery.release()
-        if self._outbox is not None:
-            self._outbox.close()
-            self._outbox = None
-
-    def forget(self) -> None:
-        self._stopped = True
-        if self._outbox is not None:
-            _inherited.append(self._outbox.forget())
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is not None:
-                return
-            # Whatever our threads need is imported here, by the caller: a fork in the middle of an import on another
-            # thread leaves the child with half a module.
-            self._meters = self._make_meters()
-            self._delivery = self._plan.delivery(self._meters.count)
-            thread = threading.Thread(target=self._run, name="spanledger-writer", daemon=True)
-            _drain_with_multiprocessing(self)
-            self._thread = thread
-            try:
-                thread.start()
-            except RuntimeError:  # no thread can be started at interpreter exit: the caller's thread does the work
-                self._stopped = True
-
-    def _run(self) -> None:
-        while not self._stopped:
-            try:
-                first = self._queue.get(timeout=_RETRY if self._unwritten else None)
-            except queue.Empty:
-                first = None
-            self._take(first)
-
-    def _take_all(self) -> None:
-        while not self._queue.empty():
-            self._take(None)
-        if self._unwritten:
-            self._take(None)
-
-    def _take(self, first: _Item | None) -> None:
-        with self._writing:
-            items = [first] if first is not None else []
-            while len(items) < _BATCH:
-                try:
-                    items.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
-            self._commit(items)
-
-    def _commit(self, items: list[_Item]) -> None:
-        settled = []
-        for item in items:
-            try:
-                record = item.build() if item.build is not None else None
-                if record is None:
-                    continue
-                record = self._plan.finish(record)
-                self._unwritten.append(row_of(record))
-                if item.settles:
-                    settled.append(record)
-            except Exception as error:  # noqa: BLE001  # one bad record must not take the others along
-                self._lose("unbuildable", 1)
-                failures["a record"] += 1
-                noted("a record", error)
-        from sqlite3 import Error  # noqa: PLC0415  # with the first record
-
-        try:
-            self._write()
-            self._failing = False
-        except (OSError, Error) as error:
-            self._failing = True
-            self._outbox_unavailable(error)
-        self._unsettled.extend(settled)
-        if self._unsettled and (self._plan.priced() or any(item.build is None for item in items)):
-            records, self._unsettled = self._unsettled, []
-            for record in records:
-                self._settle(record)
-        for item in items:
-            if item.done is not None:
-                item.done.set()
-
-    def _write(self) -> None:
-        from spanledger.recording.outbox import OutboxFullError  # noqa: PLC0415  # with the first record
-
-        if self._plan.outbox is None:
-            self._unwritten.clear()
-            return
-        if not self._unwritten:
-            return
-        if self._outbox is None:
-            self._outbox = self._plan.outbox()
-            if self._delivery is not None:
-                self._delivery.serve(self._outbox)
-        rows, count = self._unwritten, len(self._unwritten)
-        try:
-            self._outbox.append(rows)
-        except OutboxFullError:
-            self._lose("outbox_full", count)
-            if not self._full:
-                log.error("The outbox is full: new records are refused and counted until a sink takes some.")
-            self._full = True
-        else:
-            self._full = False
-            self.committed += count
-        self._unwritten = []
-        if self._delivery is not None:
-            self._delivery.wake(count)
-
-    def _outbox_unavailable(self, error: Exception) -> None:
-        surplus = len(self._unwritten) - MOST_KEPT_IN_MEMORY
-        if not failures["the outbox"]:
-            log.error(
-                "The outbox can't be written (%s: %s). Calls go on; up to %d records wait in memory for another try.",
-                type(error).__name__,
-                error,
-                MOST_KEPT_IN_MEMORY,
-            )
-        failures["the outbox"] += 1
-        if surplus > 0:
-            del self._unwritten[MOST_KEPT_IN_MEMORY:]
-            self._lose("outbox_unavailable", surplus)
-
-    def _settle(self, record: UsageRecord) -> None:
-        try:
-            if self._meters is not None:
-                self._meters.settled(record if record.cost is not None else self._plan.price(record))
-        except Exception as error:  # noqa: BLE001  # a metric must not take the record along
-            failures["a metric point"] += 1
-            noted("a metric point", error)
-
-    def _lose(self, reason: str, count: int) -> None:
-        if self._meters is not None:
-            self._meters.count(conventions.METRIC_LOST, count, {conventions.REASON: reason})
-        line = json.dumps({"at": time.time(), "reason": reason, "count": count, "pid": os.getpid()})
-        try:
-            private_directory(self._plan.losses.parent)
-            descriptor = os.open(self._plan.losses, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "a") as file:
-                file.write(line + "\n")
-        except OSError:
-            log.error("%d records were lost (%s), and the loss itself can't be written down.", count, reason)
-
-    def observe(self) -> int:
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and not self._stopped:
-            done = threading.Event()
-            self._queue.put(_Item(None, settles=False, done=done))
-            done.wait(_OBSERVE_WAIT)
-        return self._outbox.pending() if self._outbox is not None else 0
-
-
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
-_inherited: list[sqlite3.Connection] = []
-"""Connections of a parent process: SQLite forbids using or closing them here."""
 
 
 def _register(recorder: Recorder) -> None:
@@ -389,10 +126,3 @@ def _register(recorder: Recorder) -> None:
 def _after_fork() -> None:
     for recorder in list(_recorders):
         recorder.restart_after_fork()
-
-
-def _drain_with_multiprocessing(process: _Process) -> None:
-    """Children of multiprocessing leave by `os._exit`, past atexit; they do run multiprocessing's own finalizers."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.Finalize(None, process.stop, args=(_EXIT_WAIT,), exitpriority=100)

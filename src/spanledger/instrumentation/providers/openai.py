@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from spanledger import conventions
+from spanledger.instrumentation.providers.hosts import OPENAI_COMPATIBLE
 from spanledger.instrumentation.spec import CHAT_REQUEST, Count, Endpoint, Provider, Target
 
 CHAT: Final = Endpoint(
@@ -115,31 +116,7 @@ OPENAI: Final = Provider(
         for prefix in ("", "Async")
     ),
     clients={"AzureOpenAI": "azure.ai.openai", "AsyncAzureOpenAI": "azure.ai.openai"},
-    hosts={
-        "*.openai.com": "openai",
-        "*.openai.azure.com": "azure.ai.openai",
-        "*.cognitiveservices.azure.com": "azure.ai.openai",
-        "*.services.ai.azure.com": "azure.ai.inference",
-        "*.inference.ai.azure.com": "azure.ai.inference",
-        "*.deepseek.com": "deepseek",
-        "*.groq.com": "groq",
-        "*.mistral.ai": "mistral_ai",
-        "*.moonshot.ai": "moonshot_ai",
-        "*.moonshot.cn": "moonshot_ai",
-        "*.perplexity.ai": "perplexity",
-        "*.x.ai": "x_ai",
-        "*.cohere.com": "cohere",
-        "*.cohere.ai": "cohere",
-        "*.anthropic.com": "anthropic",
-        "generativelanguage.googleapis.com": "gcp.gemini",
-        "*.googleapis.com": "gcp.vertex_ai",
-        "*.amazonaws.com": "aws.bedrock",
-        "openrouter.ai": "openrouter",
-        "*.together.xyz": "together",
-        "*.together.ai": "together",
-        "*.fireworks.ai": "fireworks",
-        "*.cerebras.ai": "cerebras",
-    },
+    hosts=OPENAI_COMPATIBLE,
     asks_usage_of=("openai", "azure.ai.openai"),
     # Azure's API takes stream_options from this version on (Azure OpenAI REST reference, chat completions).
     asks_usage_from={"azure.ai.openai": ("_api_version", "2024-09-01-preview")},

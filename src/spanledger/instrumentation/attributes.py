@@ -1,0 +1,42 @@
+"""Usage, cost and errors as span attributes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spanledger import conventions
+from spanledger.model import Cost, Usage
+
+
+def usage_attributes(usage: Usage, attributes: dict[str, Any]) -> None:
+    """Add a usage as span attributes; what was not reported has none."""
+    for name, attribute in conventions.USAGE.items():
+        count = getattr(usage, name)
+        if count or (count is not None and name not in conventions.MODALITIES):
+            attributes[attribute] = count
+    attributes[conventions.USAGE_STATUS] = usage.usage_status
+
+
+def cost_attributes(cost: Cost, attributes: dict[str, Any]) -> None:
+    """Add a cost as span attributes in USD; amounts are absent where there is no price."""
+    attributes[conventions.COST_STATUS] = cost.cost_status
+    attributes[conventions.COST_SOURCE] = cost.cost_source
+    if cost.price_basis is not None:
+        attributes[conventions.COST_BASIS] = cost.price_basis
+    if cost.cost_pusd is None:
+        return
+    attributes[conventions.COST_TOTAL] = cost.cost_pusd / 1e12
+    attributes[conventions.COST_CURRENCY] = cost.currency
+    parts: dict[str, int] = {}
+    for bucket, amount in (cost.cost_breakdown or {}).items():
+        attribute = conventions.COST_PARTS.get(bucket)
+        if attribute is not None:
+            parts[attribute] = parts.get(attribute, 0) + amount
+    for attribute, amount in parts.items():
+        attributes[attribute] = amount / 1e12
+
+
+def type_of(error: BaseException) -> str:
+    """The type of an error by its full name, never its message."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

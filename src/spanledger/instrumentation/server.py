@@ -1,0 +1,36 @@
+"""Whom a client asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from spanledger.instrumentation.spec import Provider
+
+_HTTPS: Final = 443
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who is asked: the provider's name, host and port (`None` where it is https's own)."""
+
+    provider: str
+    address: str | None
+    port: int | None
+    known: bool
+    """Whether the host is in the provider's table."""
+
+
+def server_of(provider: Provider, client_types: tuple[type, ...], url: Any) -> Server:
+    """Which provider a client talks to: by the class of the client, else by the host; an unknown host is taken for one
+    that speaks this SDK's API."""  # noqa: D205, D209
+    address = getattr(url, "host", None) or None
+    port = getattr(url, "port", None)
+    port = None if port == _HTTPS else port
+    name = next((provider.clients[kind.__name__] for kind in client_types if kind.__name__ in provider.clients), None)
+    if name is not None:
+        return Server(name, address, port, known=True)
+    for pattern, host_provider in provider.hosts.items():
+        if address == pattern.removeprefix("*.") or (pattern[:2] == "*." and str(address).endswith(pattern[1:])):
+            return Server(host_provider, address, port, known=True)
+    return Server(provider.name, address, port, known=False)

@@ -1,0 +1,87 @@
+"""What a record gets off the caller's thread: the service it is of, and its price where the caller had none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+from spanledger.guard import log
+from spanledger.model import UsageRecord, cost_columns, usage_of_row
+from spanledger.pricing.loader import Prices
+
+_MOST_TOLD: Final = 10_000
+
+
+class Completion:
+    """Completes a record on the writer's thread: the service it is of, and its price where the caller had none.
+
+    The writer never waits for the price list: what comes before it is written without a price, which `price` and
+    `price_row` add as of the call's own time once the list is there.
+    """
+
+    def __init__(self, prices: Prices, service: Callable[[], dict[str, Any]]) -> None:
+        self._prices = prices
+        self._find_service = service
+        self._service: dict[str, Any] | None = None
+        self.told: dict[str, None] = {}
+        """By what others may know the calls recorded here: response ids and spans around them; bounded."""
+
+    def finish(self, record: UsageRecord) -> UsageRecord:
+        """The record with its service, and with its price if that can be told at once."""
+        for mark in (record.response_id, record.parent_span_id):
+            if mark:
+                if len(self.told) >= _MOST_TOLD:
+                    self.told.pop(next(iter(self.told)), None)
+                self.told[mark] = None
+        record = replace(record, **self._of_service())
+        self._prices.warm()
+        return record if record.cost is None and not self.ready else self.price(record)
+
+    @property
+    def ready(self) -> bool:
+        """Whether prices can be told at once."""
+        return self._prices.ready is not None
+
+    def price(self, record: UsageRecord) -> UsageRecord:
+        """The record with its price. Waits for the price list; an unpriced model is said once."""
+        book = self._prices.wait()
+        cost = record.cost or book.price(
+            record.usage,
+            provider=record.provider,
+            models=(record.response_model, record.request_model),
+            at=record.started_at,
+            tier=record.service_tier,
+        )
+        known = record.usage.usage_status not in ("missing", "invalid")
+        if cost.cost_status == "unpriced" and known and book.first_time(record.provider, record.model):
+            _log_unpriced(record.provider, record.model)
+        return replace(record, cost=cost)
+
+    def price_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row that was written without a price, with it."""
+        if row["cost_status"] is not None:
+            return row
+        cost = self._prices.wait().price(
+            usage_of_row(row),
+            provider=row["provider"],
+            models=(row["response_model"], row["request_model"]),
+            at=datetime.fromisoformat(row["started_at"]),
+            tier=row["service_tier"],
+        )
+        return {**row, **cost_columns(cost)}
+
+    def _of_service(self) -> dict[str, Any]:
+        if self._service is None:
+            self._service = self._find_service()
+        return self._service
+
+
+def _log_unpriced(provider: str, model: str | None) -> None:
+    """One line per model that has no price."""
+    log.warning(
+        "No price is known for model %r of provider %s; its calls are recorded with their tokens and without a cost.",
+        model,
+        provider,
+    )
