@@ -139,7 +139,13 @@ def ledger(home):
 def recording(telemetry):
     """spanledger at work, with in-memory telemetry."""
     spanledger.configure(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
+    loaded_prices()
     return telemetry
+
+
+def loaded_prices():
+    """Wait for the price list: a call that ends before it is there has no cost on its span."""
+    spanledger.assembly._runtime.engine.prices.wait()
 
 
 @pytest.fixture

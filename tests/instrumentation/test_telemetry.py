@@ -7,7 +7,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
-from tests.conftest import Telemetry
+from tests.conftest import Telemetry, loaded_prices
 
 import spanledger
 
@@ -261,6 +261,7 @@ def test_real_otlp_protobuf_carries_cost_and_attribution(provider):
     reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{url}/v1/metrics"), export_interval_millis=60_000)
     meters = MeterProvider([reader], shutdown_on_exit=False)
     spanledger.configure(tracer_provider=tracers, meter_provider=meters)
+    loaded_prices()
     with (
         OpenAI(base_url=provider.base_url, api_key="x") as client,
         spanledger.attribution(user_id="ada", feature="search"),
@@ -292,3 +293,31 @@ def test_real_otlp_protobuf_carries_cost_and_attribution(provider):
     assert "user.id" not in attributes_of(cost)
     assert sum(point.sum for point in found["gen_ai.client.token.usage"].histogram.data_points) == 18
     assert found["spanledger.usage"].unit == "{token}"
+
+
+def test_a_call_that_ends_before_the_prices_are_there_is_priced_all_the_same_but_for_its_span(
+    telemetry, provider, ledger, monkeypatch
+):
+    from openai import OpenAI
+
+    from spanledger.pricing.loader import Prices
+
+    gate = threading.Event()
+    made = Prices._made
+
+    def late(self):
+        gate.wait(30)
+        return made(self)
+
+    monkeypatch.setattr(Prices, "_made", late)
+    spanledger.configure(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
+    with OpenAI(base_url=provider.base_url, api_key="x") as client:
+        client.chat.completions.create(model="gpt-4o", messages=QUESTION)
+        client.chat.completions.create(model="gpt-unheard-of", messages=QUESTION)
+    assert ["spanledger.cost.total" in span.attributes for span in telemetry.spans] == [False, False]
+    gate.set()
+    assert ledger("cost_pusd", "cost_status", "cost_source") == [
+        (110_000_000, "priced", "local"),
+        (None, "unpriced", "none"),
+    ]
+    assert [value for _, value in telemetry.points("spanledger.cost")] == [0.00011]

@@ -80,11 +80,14 @@ class Patches:
     def use(self, engine: Engine) -> None:
         """Tell another engine of the calls from now on."""
         self._engine = engine
+        self._said = False
 
     def put_on(self) -> None:
         """Watch the SDK from now on, or from its import on."""
         self._active = True
         if self._hooked:
+            if self._provider.package in sys.modules:
+                self._warm(None)
             for module in {target.module for target in self._provider.targets} & sys.modules.keys():
                 self._patch(sys.modules[module], module)
             return
