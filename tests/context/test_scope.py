@@ -5,6 +5,7 @@ import contextvars
 
 import pytest
 from opentelemetry import baggage
+from tests.conftest import httpx2
 
 import spanledger
 from spanledger import Attribution, attribution
@@ -174,7 +175,6 @@ def test_a_coroutine_belongs_to_whoever_made_it(recording, provider, ledger):
 
 
 def test_it_is_never_baggage_and_never_on_the_wire(recording, ledger):
-    import httpx2
     from openai import OpenAI
 
     sent = []

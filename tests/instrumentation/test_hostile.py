@@ -8,16 +8,17 @@ import math
 import time
 import warnings
 
+import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.conftest import httpx2
 
 import spanledger
 from spanledger import guard
 from spanledger.instrumentation import raw as watching
 
-httpx2 = pytest.importorskip("httpx2")
-openai = pytest.importorskip("openai")
+pytestmark = pytest.mark.needs("responses")
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "How many?"}]}
 RESPONSE = {"model": "gpt-5.4", "input": "How many?"}

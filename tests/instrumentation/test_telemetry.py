@@ -7,7 +7,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
-from tests.conftest import Telemetry, loaded_prices
+from tests.conftest import Telemetry, httpx2, loaded_prices
 
 import spanledger
 
@@ -69,7 +69,6 @@ def test_the_ledger_row_names_the_span_and_its_parent(client, recording, ledger)
 
 
 def test_spans_of_the_http_client_stand_below_ours(recording):
-    import httpx2
     from openai import OpenAI
 
     tracer = recording.tracer_provider.get_tracer("http")
