@@ -2,9 +2,9 @@
 
     make bench
 
-Each subject runs in a process of its own on the real OpenAI SDK over an in-memory transport. Blocks of calls are run in
-turn, A B C C B A, so that a machine whose speed drifts drifts for all alike. A figure is the median over the rounds of
-(subject - bare SDK) CPU of the calling thread, per call, in µs.
+Each subject runs in a process of its own on the real OpenAI SDK over an in-memory transport. Blocks of calls take
+turns, subject by subject, each switched on and off, so that a machine whose speed drifts drifts for all alike. A figure
+is the median over rounds and processes of (on - off) CPU of the calling thread, per call, in µs.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-SUBJECTS = ("bare", "ours", "peer")
+SUBJECTS = ("ours", "peer")
 PEER = "opentelemetry-instrumentation-genai-openai"
 SAMPLED_OUT = "chat, sampled out"
 REPEATS = 3
@@ -96,17 +96,19 @@ def telemetry(workload):
     metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
 
 
-def switch_on(subject):
+def switches(subject):
+    """Two functions that switch the subject on and off, after it has been set up."""
     if subject == "ours":
         import spanledger
 
-        home = tempfile.mkdtemp(prefix="spanledger-bench-")
-        spanledger.configure(state_dir=home)
+        spanledger.configure(state_dir=tempfile.mkdtemp(prefix="spanledger-bench-"))
         spanledger.assembly._runtime.engine.prices.wait()  # noqa: SLF001  # so that no call is priced late
-    elif subject == "peer":
-        from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
+        return {"on": spanledger.instrument, "off": spanledger.uninstrument}
+    from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
 
-        OpenAIInstrumentor().instrument()
+    instrumentor = OpenAIInstrumentor()
+    instrumentor.instrument()
+    return {"on": instrumentor.instrument, "off": instrumentor.uninstrument}
 
 
 def worker(subject, workload):
@@ -115,7 +117,7 @@ def worker(subject, workload):
     import openai
 
     telemetry(workload)
-    switch_on(subject)
+    switch = switches(subject)
     bodies = answers()
     embedding = workload.endswith("1536")
     streaming = "stream" in workload
@@ -148,12 +150,16 @@ def worker(subject, workload):
             client.chat.completions.create(model="gpt-4o", messages=messages)
         return time.thread_time_ns() - begun
 
+    state = "on"
     for line in sys.stdin:
-        count = int(line)
+        wish, count = line.split()
+        if wish != state:
+            switch[wish]()
+            state = wish
         gc.collect()
         gc.disable()
         spent = []
-        for _ in range(count):
+        for _ in range(int(count)):
             spent.append(call())
             time.sleep(REST)
         gc.enable()
@@ -162,16 +168,16 @@ def worker(subject, workload):
 
 
 def measure(workload, rounds):
-    """Added µs per call of each subject over the bare SDK: the median over repeats in fresh processes.
+    """The bare SDK's µs per call, and what each subject adds: the median over repeats in fresh processes.
 
-    A process may be lucky or unlucky for its whole life by a third, so rounds in one alone say little.
+    A process may be lucky or unlucky for its whole life by a third, so a subject is compared with itself switched off.
     """
     repeats = [measure_once(workload, rounds) for _ in range(REPEATS)]
-    return {subject: statistics.median(each[subject] for each in repeats) for subject in SUBJECTS}
+    return {name: statistics.median(each[name] for each in repeats) for name in repeats[0]}
 
 
 def measure_once(workload, rounds):
-    """The same in one set of processes."""
+    """The same in one set of processes, whose blocks take turns."""
     procs = {
         subject: subprocess.Popen(
             [sys.executable, __file__, "--worker", subject, workload],
@@ -182,25 +188,25 @@ def measure_once(workload, rounds):
         for subject in SUBJECTS
     }
 
-    def block(subject):
+    def block(subject, switch):
         process = procs[subject]
-        process.stdin.write(f"{WORKLOADS[workload]}\n")
+        process.stdin.write(f"{switch} {WORKLOADS[workload]}\n")
         process.stdin.flush()
         return float(process.stdout.readline()) / 1000
 
     for subject in SUBJECTS:
-        for _ in range(3):
-            block(subject)
-    added = {subject: [] for subject in SUBJECTS}
+        for switch in ("on", "off", "on", "off"):
+            block(subject, switch)
+    bare, added = [], {subject: [] for subject in SUBJECTS}
     for number in range(rounds):
-        order = SUBJECTS if number % 2 else SUBJECTS[::-1]
-        took = {subject: block(subject) for subject in order}
         for subject in SUBJECTS:
-            added[subject].append(took[subject] - (took["bare"] if subject != "bare" else 0))
+            took = {switch: block(subject, switch) for switch in (("on", "off") if number % 2 else ("off", "on"))}
+            bare.append(took["off"])
+            added[subject].append(took["on"] - took["off"])
     for process in procs.values():
         process.stdin.close()
         process.wait()
-    return {subject: statistics.median(values) for subject, values in added.items()}
+    return {"bare": statistics.median(bare), **{name: statistics.median(values) for name, values in added.items()}}
 
 
 def hand_over():
