@@ -115,6 +115,20 @@ def test_a_mistake_of_ours_does_not_reach_the_application_and_is_counted(client,
     assert "the application is unaffected" in caplog.text
 
 
+@pytest.mark.lenient
+def test_a_mistake_of_ours_in_one_call_leaves_the_next_one_watched(client, monkeypatch, ledger):
+    from spanledger.instrumentation.patch import Patches
+
+    def broken(*_):
+        raise RuntimeError("ours")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Patches, "_ask_for_usage", broken)
+        assert list(client.chat.completions.create(**QUESTION, stream=True))
+    client.chat.completions.create(**QUESTION)
+    assert ledger("stream", "usage_status") == [(0, "reported")]
+
+
 def test_a_table_of_provider_names_fits_in_its_size():
     from pathlib import Path
 

@@ -88,8 +88,9 @@ class Patches:
         if self._hooked:
             if self._provider.package in sys.modules:
                 self._warm(None)
-            for module in {target.module for target in self._provider.targets} & sys.modules.keys():
-                self._patch(sys.modules[module], module)
+            for module in dict.fromkeys(target.module for target in self._provider.targets):
+                if module in sys.modules:  # in the table's order: a class may be reached through several modules
+                    self._patch(sys.modules[module], module)
             return
         self._hooked = True
         wrapt.register_post_import_hook(self._warm, self._provider.package)
@@ -190,14 +191,17 @@ class Patches:
             if client is not None and _calling.get() is client:
                 return None, kwargs  # a method of the SDK that calls another one: one call, already watched
             server = self._server(client)
-            call = Call(self._engine, plan, server, kwargs, owner)
-            call.leave = partial(_calling.reset, _calling.set(client))
+            request = kwargs
             if plan.endpoint.stream_usage and kwargs.get("stream") is True:
-                kwargs = self._ask_for_usage(call, server, client, kwargs)
+                request = self._ask_for_usage(server, client, kwargs)
+            call = Call(self._engine, plan, server, request, owner)
+            call.hides_usage = request is not kwargs
+            # Last, for it must not stay behind: while the mark stands, this client's calls are taken for this one.
+            call.leave = partial(_calling.reset, _calling.set(client))
         except Exception as error:  # noqa: BLE001  # a door
             failed("a call", error)
             return None, kwargs
-        return call, kwargs
+        return call, request
 
     def _follow(self, call: Call, result: Any, kwargs: Mapping[str, Any]) -> None:
         """Sort out the shapes an answer has: raw, streamed, whole. Never raises."""
@@ -225,7 +229,7 @@ class Patches:
         self._servers[id(url)] = (url, server)  # holding the URL keeps its id its own
         return server
 
-    def _ask_for_usage(self, call: Call, server: Server, client: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _ask_for_usage(self, server: Server, client: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         policy = self._engine.stream_usage
         options = kwargs.get("stream_options")
         options = options if isinstance(options, Mapping) else {}
@@ -236,7 +240,6 @@ class Patches:
         if not self._said:
             self._said = True
             log.info("Streams of %s are asked for their usage; the application sees no difference.", server.provider)
-        call.hides_usage = True
         return {**kwargs, "stream_options": {**options, "include_usage": True}}
 
     def _accepts_usage(self, server: Server, client: Any) -> bool:
