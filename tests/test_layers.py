@@ -13,6 +13,7 @@ LAYERS = [
     "model",
     "settings",
     "service",
+    "usage",
     "pricing",
     "context",
     "recording",

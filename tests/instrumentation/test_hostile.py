@@ -305,6 +305,10 @@ def honest(endpoint, usage):
             broken = True
         elif value is not None:
             counts[field] = int(value)
+    if endpoint == "embeddings" and counts["input_tokens"] is None and usage.get("prompt_tokens") is None:
+        total = usage.get("total_tokens")  # some hosts report nothing else
+        broken = total is not None and not usable(total)
+        counts["input_tokens"] = int(total) if usable(total) else None
     both = counts["input_tokens"] is not None and counts["output_tokens"] is not None
     if endpoint == "chat" and both and counts["reasoning_tokens"]:
         parts = counts["input_tokens"] + counts["output_tokens"]
@@ -543,9 +547,9 @@ def odd_usages(endpoint):
         "count with a fraction": (each(9.5), "invalid"),
         "count as a whole float": (each(9.0), "reported"),
         "no input": ({key: value for key, value in sane_usage(endpoint).items() if key != given},
-                     "missing" if alone else "partial"),
+                     "reported" if alone else "partial"),  # the total is left
         "input only": ({given: 9}, "reported" if alone else "partial"),
-        "total only": ({"total_tokens": 9}, "missing"),
+        "total only": ({"total_tokens": 9}, "reported" if endpoint == "embeddings" else "missing"),
         "only strange names": ({"tokens": 9, "": None, "_": [1], "é": {"a": {"b": {"c": {"d": [[1]]}}}}}, "missing"),
         "nested rubbish": ({**sane_usage(endpoint), "x": {"y": [{"z": math.nan}, [[["deep"]]]]}}, "reported"),
     }  # fmt: skip

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from spanledger.instrumentation.collect import at_path, text, texts, walk
 from spanledger.instrumentation.plan import Plan
+from spanledger.usage.paths import at_path, text, texts, walk
 
 
 class Answer:
@@ -54,3 +54,16 @@ class Answer:
         """Whether the provider works on it while nobody waits."""
         path = self.plan.endpoint.background
         return bool(path) and at_path(self.response, path) is True
+
+
+def without_usage(chunk: Any) -> bool:
+    """Undo what asking for usage changed: the usage field of each chunk. False for the extra chunk at the end."""
+    fields_set = getattr(chunk, "__pydantic_fields_set__", None)
+    if fields_set is None:
+        return True
+    if chunk.__dict__.get("usage") is not None:
+        if not chunk.__dict__.get("choices"):
+            return False
+        chunk.usage = None
+    fields_set.discard("usage")
+    return True

@@ -18,14 +18,14 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from spanledger import conventions
 from spanledger.guard import failed
-from spanledger.instrumentation.answer import Answer
+from spanledger.instrumentation.answer import Answer, without_usage
 from spanledger.instrumentation.attributes import cost_attributes, type_of, usage_attributes
-from spanledger.instrumentation.collect import at_path, plain, text, without_usage
 from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.plan import Plan
 from spanledger.instrumentation.server import Server
 from spanledger.instrumentation.telemetry import SCOPE
 from spanledger.model import NOBODY, Attribution, Cost, Usage, UsageRecord, at, record_id_at, record_id_for
+from spanledger.usage.paths import at_path, plain, text
 
 _MOST_STARTS: Final = 256
 _MOST_KEPT: Final = 16

@@ -1,22 +1,14 @@
-"""An endpoint's table made ready to read with, and what reading a usage means."""
+"""An endpoint's table made ready to read with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from spanledger.instrumentation.collect import Steps, at_path, compiled, walk
 from spanledger.instrumentation.spec import Count, Endpoint
-from spanledger.model import MOST_OF_A_COUNT, Usage
-
-_SCALARS: Final = (str, bytes, bool, int, float, list, tuple)
-_INSIDE: Final = (
-    ("input_tokens", ("cache_read_tokens", "cache_write_tokens")),
-    ("input_tokens", ("input_audio_tokens", "input_image_tokens")),
-    ("cache_write_tokens", ("cache_write_long_tokens",)),
-    ("output_tokens", ("reasoning_tokens", "output_audio_tokens", "output_image_tokens")),
-)
-"""Counts that are parts of another, and so can't exceed it together."""
+from spanledger.model import Usage
+from spanledger.usage.paths import at_path, compiled, walk
+from spanledger.usage.shape import SCALARS, Reader
 
 
 class Plan:
@@ -25,13 +17,7 @@ class Plan:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.usage_at = tuple(compiled(path) for path in endpoint.usage_at)
-        self.usage = tuple((field, tuple(map(compiled, paths))) for field, paths in endpoint.usage.items())
-        self.inside = tuple(
-            (whole, known)
-            for whole, parts in _INSIDE
-            if whole in endpoint.usage and (known := tuple(part for part in parts if part in endpoint.usage))
-        )
-        self.total = compiled(endpoint.total) if endpoint.total else None
+        self.usage = Reader(endpoint.usage)
         self.finish = compiled(endpoint.finish_reasons) if endpoint.finish_reasons else None
         self.state = compiled(endpoint.state) if endpoint.state else None
         self.names = tuple(
@@ -73,68 +59,24 @@ class Plan:
         return False
 
     def find_usage(self, response: Any) -> Any:
-        """The response's usage object, `None` if it has none."""
-        for path in self.usage_at:
-            found = walk(response, path)
+        """The response's usage object, `None` if it has none. Only the first place may hold something else than one."""
+        found = walk(response, self.usage_at[0])
+        for path in self.usage_at[1:]:
             if found is not None:
-                return found
-        return None
+                break
+            found = walk(response, path)
+            if isinstance(found, SCALARS):
+                found = None
+        return found
 
     def read_usage(self, raw: Any, response: Any) -> Usage:
-        """The usage of a response: `raw` is its usage object.
-
-        A count that is no whole number from 0 to 10⁹ is unknown and the usage `invalid`; counts that contradict each
-        other are kept as reported, and the usage is `invalid` too.
-        """
-        if isinstance(raw, _SCALARS):
-            return Usage(usage_status="invalid")
-        counts: dict[str, Any] = {}
-        broken = False
-        if raw is not None:
-            for field, paths in self.usage:
-                value = walk(raw, paths[0])
-                if value is None:
-                    continue
-                if type(value) is not int or not 0 <= value <= MOST_OF_A_COUNT or len(paths) > 1:
-                    value = _total(raw, paths)
-                if value is None:
-                    broken = True
-                else:
-                    counts[field] = value
-            if self.total is not None:
-                self._move_reasoning_inside(raw, counts)
-        status = self._status(counts, broken=broken)
-        for name, count in self.endpoint.counts.items():
-            found = _counted(count, response)
-            if found is not None and name in Usage.__dataclass_fields__:
-                counts[name] = found
-            elif found:
-                counts.setdefault("other_usage", {})[name] = found
-        return Usage(usage_status=status, **counts)
-
-    def _move_reasoning_inside(self, raw: Any, counts: dict[str, Any]) -> None:
-        thought = counts.get("reasoning_tokens")
-        known = all(each in counts for each in self.endpoint.requires)
-        if thought and known and self.total is not None:
-            parts = sum(counts[each] for each in self.endpoint.requires)
-            if walk(raw, self.total) == parts + thought:
-                counts["output_tokens"] += thought
-
-    def _status(self, counts: Mapping[str, int], *, broken: bool) -> str:
-        if broken:
-            return "invalid"
-        if not counts:
-            return "missing"
-        for whole, parts in self.inside:
-            rest = counts.get(whole, 0)
-            for part in parts:
-                rest -= counts.get(part, 0)
-            if rest < 0 and whole in counts:
-                return "invalid"
-        for name in self.endpoint.requires:
-            if name not in counts:
-                return "partial"
-        return "reported"
+        """The usage of a response: `raw` is its usage object."""
+        items = {
+            name: found
+            for name, count in self.endpoint.counts.items()
+            if (found := _counted(count, response)) is not None
+        }
+        return self.usage.usage(raw, items)
 
     def request_attributes(self, request: Mapping[str, Any], attributes: dict[str, Any]) -> None:
         """Add span attributes of the request: plain values only, so an SDK's "not given" marker is nothing."""
@@ -148,20 +90,6 @@ class Plan:
                 found = at_path(request, path)
                 if isinstance(found, (str, int, float)):
                     attributes[attribute] = found
-
-
-def _total(raw: Any, paths: tuple[tuple[Steps, ...], ...]) -> int | None:
-    """The sum of the counts at the paths; `None` if one of them is no count."""
-    total = 0
-    for path in paths:
-        value = walk(raw, path)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if value is not None:
-            if type(value) is not int or not 0 <= value <= MOST_OF_A_COUNT:
-                return None
-            total += value
-    return total
 
 
 def _counted(count: Count, response: Any) -> int | None:

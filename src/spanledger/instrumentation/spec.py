@@ -1,8 +1,6 @@
 """The vocabulary of a provider file.
 
-A path is dotted: `usage.prompt_tokens_details.cached_tokens`. It walks attributes, mapping keys and, where a step is
-a number, list items; `*` walks all of them; `a|b` is the first that is there. A tuple of paths is a sum whose first
-path must be there.
+Paths are those of `spanledger.usage.paths`.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from spanledger import conventions
+from spanledger.usage.shape import Shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +25,8 @@ class Endpoint:
     """What a method of an SDK is asked, and where its answer says what was used."""
 
     operation: str
-    usage: Mapping[str, tuple[str, ...]]
-    """Field of `Usage` → paths inside the usage object."""
+    usage: Shape
+    """How its usage object spells the counts."""
     usage_at: tuple[str, ...] = ("usage",)
     """Where the usage object may be in a response; the first that is there counts."""
     roots: tuple[str, ...] = ("",)
@@ -39,11 +38,6 @@ class Endpoint:
     """Request field with the number of answers asked for: where it is above 1, every chunk is looked at closely."""
     counts: Mapping[str, Count] = field(default_factory=dict)
     """Field of `Usage`, or unit in `other_usage`, → what to count in the response."""
-    requires: tuple[str, ...] = ("input_tokens", "output_tokens")
-    """Counts without which a usage is only partial."""
-    total: str = ""
-    """Path of the provider's own total: where it equals input, output and reasoning together, reasoning is outside
-    the output count (xAI) and is added to it."""
     model: str = "model"
     id: str = "id"
     service_tier: str = "service_tier"

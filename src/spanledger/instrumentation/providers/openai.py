@@ -1,8 +1,4 @@
-"""OpenAI and what speaks its API: chat, Responses, legacy completions, embeddings.
-
-Usage fields: openai.types.CompletionUsage, openai.types.responses.ResponseUsage and
-openai.types.CreateEmbeddingResponse of openai 3.54.
-"""
+"""OpenAI and what speaks its API: chat, Responses, legacy completions, embeddings."""
 
 from __future__ import annotations
 
@@ -12,26 +8,15 @@ from typing import Final
 from spanledger import conventions
 from spanledger.instrumentation.providers.hosts import OPENAI_COMPATIBLE
 from spanledger.instrumentation.spec import CHAT_REQUEST, Count, Endpoint, Provider, Target
+from spanledger.usage.shapes import openai as shapes
 
 CHAT: Final = Endpoint(
     operation=conventions.CHAT,
-    usage={
-        "input_tokens": ("prompt_tokens",),
-        "output_tokens": ("completion_tokens",),
-        "cache_read_tokens": (
-            "prompt_tokens_details.cached_tokens|prompt_cache_hit_tokens",
-        ),  # the second is DeepSeek's
-        "cache_write_tokens": ("prompt_tokens_details.cache_write_tokens",),
-        "reasoning_tokens": ("completion_tokens_details.reasoning_tokens",),
-        "input_audio_tokens": ("prompt_tokens_details.audio_tokens",),
-        "output_audio_tokens": ("completion_tokens_details.audio_tokens",),
-        "input_image_tokens": ("prompt_tokens_details.image_tokens",),
-    },
-    usage_at=("usage", "x_groq.usage"),
+    usage=shapes.CHAT,
+    usage_at=("usage", "x_groq.usage", "choices.0.usage"),  # the last is Moonshot's, in streams
     signals=("usage", "choices.0.finish_reason", "x_groq"),
     choices="n",
     error_carries="completion",  # openai.LengthFinishReasonError: cut short before it could be parsed, and billed
-    total="total_tokens",
     finish_reasons="choices.*.finish_reason",
     stream_usage=True,
     request={
@@ -44,14 +29,7 @@ CHAT: Final = Endpoint(
 COMPLETION: Final = replace(CHAT, operation=conventions.TEXT_COMPLETION)
 RESPONSES: Final = Endpoint(
     operation=conventions.CHAT,
-    usage={
-        "input_tokens": ("input_tokens",),
-        "output_tokens": ("output_tokens",),
-        "cache_read_tokens": ("input_tokens_details.cached_tokens",),
-        "cache_write_tokens": ("input_tokens_details.cache_write_tokens",),
-        "cache_write_long_tokens": ("input_tokens_details.cache_write_tokens_details.ttl_12h_tokens",),
-        "reasoning_tokens": ("output_tokens_details.reasoning_tokens",),
-    },
+    usage=shapes.RESPONSES,
     counts={
         # An action of another type than `search` opens or reads a page and is not billed (OpenAI's pricing page).
         "web_searches": Count(items="output", where={"type": "web_search_call", "action.type": "search"}),
@@ -86,8 +64,7 @@ RESPONSES: Final = Endpoint(
 RETRIEVE: Final = replace(RESPONSES, operation=conventions.FETCH_RESPONSE, fetched=True, request={})
 EMBEDDINGS: Final = Endpoint(
     operation=conventions.EMBEDDINGS,
-    usage={"input_tokens": ("prompt_tokens",)},
-    requires=("input_tokens",),
+    usage=shapes.EMBEDDINGS,
     id="",
     request={conventions.EMBEDDING_DIMENSIONS: "dimensions"},
 )

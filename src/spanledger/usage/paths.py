@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
 
 _DEPTH: Final = 5
+_WORDS: Final = frozenset(
+    {"type", "modality", "ttl", "model", "currency", "service_tier", "speed", "inference_geo", "traffic_type"}
+)
+"""Members of a usage object whose text says how to read or price a count."""
+_WORD: Final = re.compile(r"[\w./:@-]{1,80}")
 _WIDTH: Final = 64
 
-Steps = tuple[str | int, ...]
+Steps = tuple[str | int | tuple[str, str], ...]
+_STEP: Final = re.compile(r"([^.\[]+)(?:\[(\w+)=(\w+)\])?(?:\.|$)")
 
 
 @lru_cache(maxsize=512)
 def compiled(path: str) -> tuple[Steps, ...]:
-    """Alternatives of steps. Paths come from tables only."""
-    return tuple(
-        tuple(int(step) if step.isdecimal() else step for step in alternative.split("."))
-        for alternative in path.split("|")
-    )
+    """Alternatives of steps. Paths come from tables only.
+
+    `a.b` walks attributes and keys, a number a list's item, `*` all of them; `a[key=value]` the items of a list whose
+    `key` is `value`; `a|b` is the first that is there.
+    """
+    return tuple(tuple(_steps(alternative)) for alternative in path.split("|"))
+
+
+def _steps(path: str) -> Iterator[str | int | tuple[str, str]]:
+    for name, key, value in _STEP.findall(path):
+        yield int(name) if name.isdecimal() else name
+        if key:
+            yield key, value
 
 
 def at_path(value: Any, path: str) -> Any:
@@ -32,7 +48,7 @@ def walk(value: Any, alternatives: tuple[Steps, ...]) -> Any:
     for steps in alternatives:
         found = value
         for step in steps:
-            found = member(found, step)
+            found = _with(found, *step) if isinstance(step, tuple) else member(found, step)
             if found is None:
                 break
         else:
@@ -58,6 +74,18 @@ def member(value: Any, name: str | int) -> Any:
     return getattr(value, name, None) if isinstance(name, str) else None
 
 
+def _with(items: Any, key: str, wanted: str) -> list[Any] | None:
+    """The items of a list whose `key` is `wanted`, a text or an enum of one; `None` if there is no such item."""
+    if not isinstance(items, (list, tuple)):
+        return None
+    return [each for each in items if plain_word(member(each, key)) == wanted] or None
+
+
+def plain_word(value: Any) -> Any:
+    """The text of an enum of texts; any other value as it is."""
+    return value.value if isinstance(value, Enum) else value
+
+
 def text(value: Any) -> str | None:
     """The value if it is a non-empty text; a value of another type is nothing."""
     return value if isinstance(value, str) and value else None
@@ -71,7 +99,7 @@ def texts(value: Any) -> tuple[str, ...]:
 
 
 def plain(value: Any, depth: int = _DEPTH) -> Any:
-    """A usage object as plain JSON: names and numbers only. Free text becomes the name of its type."""
+    """A usage object as plain JSON: names and numbers. Of text only what says how to read or price a count stays."""
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
@@ -83,7 +111,15 @@ def plain(value: Any, depth: int = _DEPTH) -> Any:
     members = _members(value)
     if members is None:
         return f"<{type(value).__name__}>"
-    return {name: plain(each, depth - 1) for name, each in members if each is not None}
+    return {
+        name: word if name in _WORDS and _isplain_word(word := plain_word(each)) else plain(each, depth - 1)
+        for name, each in members
+        if each is not None
+    }
+
+
+def _isplain_word(value: Any) -> bool:
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None
 
 
 def _members(value: Any) -> list[tuple[str, Any]] | None:
@@ -96,16 +132,3 @@ def _members(value: Any) -> list[tuple[str, Any]] | None:
         extra = getattr(value, "__pydantic_extra__", None)
         source = {**own, **extra} if isinstance(extra, dict) and extra else own
     return [(name, each) for name, each in list(source.items())[:_WIDTH] if isinstance(name, str) and name[:1] != "_"]
-
-
-def without_usage(chunk: Any) -> bool:
-    """Undo what asking for usage changed: the usage field of each chunk. False for the extra chunk at the end."""
-    fields_set = getattr(chunk, "__pydantic_fields_set__", None)
-    if fields_set is None:
-        return True
-    if chunk.__dict__.get("usage") is not None:
-        if not chunk.__dict__.get("choices"):
-            return False
-        chunk.usage = None
-    fields_set.discard("usage")
-    return True

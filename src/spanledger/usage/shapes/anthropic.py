@@ -1,0 +1,36 @@
+"""Anthropic's Messages API, also behind Bedrock, Vertex AI and Foundry.
+
+Fields: `anthropic.types.Usage` and `anthropic.types.beta.BetaUsage` of anthropic 2.12.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from spanledger.usage.shape import Shape
+
+# What a compaction uses is billed beside the top level, which leaves it out; entries of other types repeat it or are of
+# another model.
+_ITERATIONS: Final = "iterations[type=compaction]"
+
+MESSAGES: Final = Shape(
+    name="anthropic.messages",
+    counts={
+        "input_tokens": (
+            "input_tokens",
+            "cache_read_input_tokens",
+            "cache_creation_input_tokens",
+            f"{_ITERATIONS}.input_tokens",
+            f"{_ITERATIONS}.cache_read_input_tokens",
+            f"{_ITERATIONS}.cache_creation_input_tokens",
+        ),
+        "output_tokens": ("output_tokens", f"{_ITERATIONS}.output_tokens"),
+        "cache_read_tokens": ("cache_read_input_tokens", f"{_ITERATIONS}.cache_read_input_tokens"),
+        "cache_write_tokens": ("cache_creation_input_tokens", f"{_ITERATIONS}.cache_creation_input_tokens"),
+        "cache_write_long_tokens": ("cache_creation.ephemeral_1h_input_tokens",),
+        "reasoning_tokens": ("output_tokens_details.thinking_tokens",),
+        "web_searches": ("server_tool_use.web_search_requests",),
+        "code_executions": ("server_tool_use.code_execution_requests",),
+    },
+    context={"service_tier": "service_tier", "speed": "speed", "inference_geo": "inference_geo"},
+)

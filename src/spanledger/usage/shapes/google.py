@@ -1,0 +1,50 @@
+"""Gemini, by the Gemini API and by Vertex AI, whole, streamed and live.
+
+Fields: `google.genai.types.GenerateContentResponseUsageMetadata` and `UsageMetadata` of google-genai 3.4, and the same
+in the API's own spelling. Thoughts stand beside the candidates, tool results beside the prompt.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from spanledger.usage.shape import Shape
+
+_PROMPT: Final = "prompt_tokens_details|promptTokensDetails"
+_CACHE: Final = "cache_tokens_details|cacheTokensDetails"
+_ANSWER: Final = (
+    "candidates_tokens_details|candidatesTokensDetails|response_tokens_details|responseTokensDetails"  # live: response
+)
+
+
+def _of(details: str, modality: str) -> str:
+    return "|".join(
+        f"{name}[modality={modality}].{count}" for name in details.split("|") for count in ("token_count", "tokenCount")
+    )
+
+
+GENERATE_CONTENT: Final = Shape(
+    name="google.generate_content",
+    counts={
+        "input_tokens": (
+            "prompt_token_count|promptTokenCount",
+            "tool_use_prompt_token_count|toolUsePromptTokenCount",
+        ),
+        "output_tokens": (
+            "?candidates_token_count|candidatesTokenCount|response_token_count|responseTokenCount",
+            "thoughts_token_count|thoughtsTokenCount",
+        ),
+        "cache_read_tokens": ("cached_content_token_count|cachedContentTokenCount",),
+        "reasoning_tokens": ("thoughts_token_count|thoughtsTokenCount",),
+        "input_audio_tokens": (_of(_PROMPT, "AUDIO"),),
+        # A page of a document is billed as an image.
+        "input_image_tokens": ("?" + _of(_PROMPT, "IMAGE"), _of(_PROMPT, "DOCUMENT")),
+        "input_video_tokens": (_of(_PROMPT, "VIDEO"),),
+        "cache_audio_read_tokens": (_of(_CACHE, "AUDIO"),),
+        "cache_image_read_tokens": ("?" + _of(_CACHE, "IMAGE"), _of(_CACHE, "DOCUMENT")),
+        "cache_video_read_tokens": (_of(_CACHE, "VIDEO"),),
+        "output_audio_tokens": (_of(_ANSWER, "AUDIO"),),
+        "output_image_tokens": (_of(_ANSWER, "IMAGE"),),
+    },
+    context={"service_tier": "traffic_type|trafficType|service_tier|serviceTier"},
+)
