@@ -229,7 +229,7 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
     from spanledger.recording.recorder import Recorder  # noqa: PLC0415
     from spanledger.recording.writer import Plan  # noqa: PLC0415
 
-    prices = Prices(fixups=settings.price_fixups == "on")
+    prices = prices_of(settings)
     completion = Completion(prices, lambda: service_of(settings, tracer_provider))
     recorder = Recorder(
         Plan(
@@ -257,6 +257,11 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
     return Runtime(
         settings, recorder, engine, _instrumentation_of(engine), (tracer_provider, meter_provider), completion.told
     )
+
+
+def prices_of(settings: Settings) -> Prices:
+    """The prices the settings name, not loaded yet."""
+    return Prices(fixups=settings.price_fixups == "on", files=settings.prices)
 
 
 def _instrumentation_of(engine: Engine) -> Instrumentation:
@@ -289,7 +294,7 @@ def _delivery(settings: Settings, count: Callable[..., None], complete: Callable
 
 def bring_home(settings: Settings, timeout: float) -> None:
     """Deliver to the ledger what processes that died have left. Other sinks' rows stay for those who have the sinks."""
-    completion = Completion(Prices(fixups=settings.price_fixups == "on"), dict)
+    completion = Completion(prices_of(settings), dict)
     delivery_of(settings, [ledger_of(settings)], lambda *_: None, completion.price_row).stop(timeout)
 
 

@@ -85,6 +85,7 @@ COST_CURRENCY: Final = "spanledger.cost.currency"
 COST_SOURCE: Final = "spanledger.cost.source"
 COST_STATUS: Final = "spanledger.cost.status"
 COST_BASIS: Final = "spanledger.cost.basis"
+COST_LOCAL: Final = "spanledger.cost.local"
 COST_PARTS: Final = {
     "input": "spanledger.cost.input",
     "cache_read": "spanledger.cost.cache_read",
@@ -126,6 +127,7 @@ METRIC_PER_CHUNK: Final = "gen_ai.client.operation.time_per_output_chunk"
 METRIC_USAGE: Final = "spanledger.usage"
 METRIC_COST: Final = "spanledger.cost"
 METRIC_CALLS: Final = "spanledger.calls"
+METRIC_DRIFT: Final = "spanledger.cost.drift"
 METRIC_LOST: Final = "spanledger.records.lost"
 METRIC_PENDING: Final = "spanledger.outbox.pending"
 METRIC_SENT: Final = "spanledger.delivery.sent"
@@ -142,6 +144,7 @@ METRICS: Final = {
     METRIC_USAGE: ("counter", "{token}", "Tokens used, by bucket; the buckets are disjoint, so their sum is the total"),
     METRIC_COST: ("counter", "{USD}", "Cost of the calls that could be priced"),
     METRIC_CALLS: ("counter", "{call}", "Model calls recorded"),
+    METRIC_DRIFT: ("counter", "{USD}", "Difference between the cost a provider stated and our own figure for it"),
     METRIC_INVALID: ("counter", "{call}", "Calls whose reported usage was missing, partial or impossible"),
     METRIC_UNPRICED: ("counter", "{call}", "Calls without an exact price"),
     METRIC_LOST: ("counter", "{record}", "Records that could not be kept"),

@@ -26,6 +26,7 @@ class Settings:
     state_dir: Path
     sinks: tuple[str, ...]
     durability: str
+    prices: tuple[Path, ...]
     price_fixups: str
     spans: str
     span_attributes: tuple[str, ...]
@@ -154,6 +155,13 @@ TABLE: Final = (
         parse=_one_of("async", "sync", "relaxed"),
         default="async",
         help="`async`: full sync by a writer thread; `sync`: a call returns after the commit; `relaxed`: no full sync.",
+    ),
+    Setting(
+        name="prices",
+        env=("SPANLEDGER_PRICES",),
+        parse=lambda text: tuple(map(_home, _listed(text))),
+        default=(),
+        help="Price files, comma list: overrides (docs/how-to/override-prices.md), tables in LiteLLM's JSON format.",
     ),
     Setting(
         name="price_fixups",
@@ -297,4 +305,4 @@ def _text(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

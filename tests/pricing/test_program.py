@@ -96,7 +96,11 @@ def test_every_model_costs_what_genai_prices_says_to_the_pico_dollar():
                 assert str(error).startswith("Missing usage")
                 continue
             ours = BOOK.price(
-                Usage(usage_status="reported", **counts), provider=provider.id, models=(name,), at=moment, tier=tier
+                Usage(usage_status="reported", **counts),
+                provider=provider.id,
+                models=(name,),
+                at=moment,
+                context=(("service_tier", tier),) if tier else (),
             )
             if ours.cost_pusd is None:  # nothing that was reported has a price: unknown with us, nothing with them
                 assert exact == 0
@@ -165,7 +169,12 @@ def test_a_price_is_that_of_the_moment_of_the_call_and_of_the_tier_that_answered
     usage = Usage(input_tokens=1_000_000, output_tokens=0, usage_status="reported")
 
     def usd(model, moment, tier=None):
-        return BOOK.price(usage, provider="openai", models=(model,), at=moment, tier=tier).cost_pusd / 10**12
+        return (
+            BOOK.price(
+                usage, provider="openai", models=(model,), at=moment, context=(("service_tier", tier),) if tier else ()
+            ).cost_pusd
+            / 10**12
+        )
 
     assert [usd("gpt-5", NOW, tier) for tier in (None, "flex", "default")] == [1.25, 0.625, 1.25]
     assert [usd("gpt-5.6-sol", moment) for moment in (datetime(2026, 8, 1, tzinfo=UTC), NOW)] == [10, 8]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from spanledger.cli.doctor import Finding
@@ -57,6 +60,38 @@ def _total(rows: Sequence[dict[str, Any]], name: str) -> str:
     if name == "cost_usd":
         return usd(sum(int(Decimal(row[name]).scaleb(12)) for row in rows))
     return _number(sum(row[name] for row in rows))
+
+
+def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> None:
+    """A plain table; columns of numbers stand to the right."""
+    table = Table(show_footer=bool(footer))
+    for number, name in enumerate(head):
+        right = all(row[number][:1] in "-0123456789" and row[number][-1:].isdigit() for row in rows)
+        table.add_column(
+            name, footer=footer[number] if footer else "", justify="right" if right else "left", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    _console().print(table)
+
+
+def print_notes(title: str, notes: Mapping[str, str]) -> None:
+    """A line, and what is to be known about it."""
+    console = _console()
+    console.print(escape(title), soft_wrap=True)
+    for name, note in notes.items():
+        console.print(f"  {escape(name):<10} {escape(note)}", soft_wrap=True)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr where that is a terminal; call what you get with how many more are done."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
+    ) as bar:  # fmt: skip
+        task = bar.add_task(what, total=total)
+        yield lambda more: bar.advance(task, more)
 
 
 def print_findings(findings: Sequence[Finding]) -> None:

@@ -49,6 +49,10 @@ class Answer:
             return endpoint.states.get(self.state or "", "incomplete") != "incomplete"
         return bool(self.finish) or self.raw is not None
 
+    def context(self) -> dict[str, str]:
+        """What the price depends on, as far as the usage says it."""
+        return self.plan.usage.context(self.raw) if self.plan.usage.shape.context and self.raw is not None else {}
+
     @property
     def in_background(self) -> bool:
         """Whether the provider works on it while nobody waits."""

@@ -27,6 +27,8 @@ def cost_attributes(cost: Cost, attributes: dict[str, Any]) -> None:
         return
     attributes[conventions.COST_TOTAL] = cost.cost_pusd / 1e12
     attributes[conventions.COST_CURRENCY] = cost.currency
+    if cost.local_cost_pusd is not None:
+        attributes[conventions.COST_LOCAL] = cost.local_cost_pusd / 1e12
     parts: dict[str, int] = {}
     for bucket, amount in (cost.cost_breakdown or {}).items():
         attribute = conventions.COST_PARTS.get(bucket)

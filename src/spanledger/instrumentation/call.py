@@ -24,8 +24,10 @@ from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.plan import Plan
 from spanledger.instrumentation.server import Server
 from spanledger.instrumentation.telemetry import SCOPE
-from spanledger.model import NOBODY, Attribution, Cost, Usage, UsageRecord, at, record_id_at, record_id_for
+from spanledger.model import NOBODY, UNPRICED, Attribution, Cost, Usage, UsageRecord, at, record_id_at, record_id_for
+from spanledger.pricing.offer import context_of
 from spanledger.usage.paths import at_path, plain, text
+from spanledger.usage.stated import header_cost
 
 _MOST_STARTS: Final = 256
 _MOST_KEPT: Final = 16
@@ -41,8 +43,8 @@ class Call:
     __slots__ = (
         "_answer", "_attribution", "_context", "_cost", "_duration_ns", "_engine", "_error_type", "_first",
         "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_own_span", "_reported", "_server", "_span",
-        "_started_ns", "_status", "_stream", "_streaming", "_t0", "_token", "_usage", "hides_usage", "leave", "plan",
-        "tail",
+        "_started_ns", "_stated", "_status", "_stream", "_streaming", "_t0", "_token", "_usage", "headers",
+        "hides_usage", "leave", "plan", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +63,8 @@ class Call:
         self._gaps: list[float] | None = [] if engine.chunk_histogram else None
         self._error_type: str | None = None
         self._cost: Cost | None = None
+        self.headers: Any = None
+        """Of the HTTP response, where the SDK shows it to us."""
         self._reported = True
         self._streaming = False
         self.leave: Callable[[], Any] = _nothing
@@ -266,21 +270,39 @@ class Call:
         elif self.plan.endpoint.fetched:
             self._reported = False
         self._usage = self.plan.read_usage(answer.raw, answer.response) if self._reported else Usage()
+        self._stated = self._find_stated() if self._reported else None
         if span.is_recording():
-            book = engine.prices.ready
-            if book is not None and self._reported:
-                self._cost = book.price(
-                    self._usage,
-                    provider=self._server.provider,
-                    models=(answer.values.get("model"), self._model),
-                    at=at(self._started_ns),
-                    tier=answer.values.get("service_tier"),
-                )
+            if self._reported:
+                self._price()
             span.set_attributes(self._end_attributes())
             if self._error_type is not None:
                 span.set_status(Status(StatusCode.ERROR))
         span.end()
         engine.record(self.settle, settles=not pending)
+
+    def _find_stated(self) -> int | None:
+        """The cost that the provider, or a gateway, states itself."""
+        if not self._server.states_cost:
+            return None
+        stated = self.plan.usage.stated(self._answer.raw)
+        return header_cost(self.headers) if stated is None and self.headers is not None else stated
+
+    def _price(self) -> None:
+        """The cost, where it can be told at once: the price list is there, or the provider stated it."""
+        answer, book = self._answer, self._engine.prices.ready
+        if book is not None:
+            self._cost = book.price(
+                self._usage,
+                provider=self._server.provider,
+                models=(answer.values.get("model"), self._model),
+                at=at(self._started_ns),
+                context=context_of(answer.values.get("service_tier"), answer.context()),
+                server=self._server.address,
+                metadata=self._attribution.metadata,
+                stated=self._stated,
+            )
+        elif self._stated is not None:
+            self._cost = UNPRICED.stated(self._stated)
 
     def _end_attributes(self) -> dict[str, Any]:
         answer = self._answer
@@ -350,6 +372,8 @@ class Call:
     def _record(self) -> UsageRecord:
         """The call as a record. Its price is still open where the price list wasn't there in time."""
         answer, values, span, endpoint = self._answer, self._answer.values, self._span, self.plan.endpoint
+        if self._cost is None and self._stated is not None:
+            self._price()
         background = answer.in_background and "id" in values
         started = int(self._created_at() * 1e9) if background else self._started_ns
         own, parent = span.get_span_context(), getattr(span, "parent", None)
@@ -374,10 +398,12 @@ class Call:
             stream=self._stream,
             finish_reasons=answer.finish or None,
             service_tier=values.get("service_tier"),
+            price_context=answer.context() or None,
             conversation_id=self._conversation(),
             status=self._status,
             error_type=self._error_type,
             raw_usage=raw if isinstance(raw, dict) else None,
+            usage_shape=endpoint.usage.name if isinstance(raw, dict) else None,
             usage=self._usage,
             cost=self._cost,
             attribution=self._attribution,

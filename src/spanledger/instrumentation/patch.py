@@ -31,8 +31,8 @@ from spanledger.model import Attribution
 _RAW_HEADER: Final = "X-Stainless-Raw-Response"
 _MOST_CLIENTS: Final = 256
 
-_calling: ContextVar[Any] = ContextVar("spanledger.calling", default=None)
-"""The client that a watched call of an SDK is in the middle of."""
+_calling: ContextVar[tuple[Any, Call] | None] = ContextVar("spanledger.calling", default=None)
+"""The client that is in the middle of a watched call, and the call."""
 
 
 if TYPE_CHECKING:
@@ -70,6 +70,11 @@ class Patches:
     def __init__(self, provider: Provider, engine: Engine) -> None:
         self._provider = provider
         self._engine = engine
+        self._places = (
+            *((target.module, target.name, target) for target in provider.targets),
+            *((module, name, None) for module, name in provider.responses_pass),
+        )
+        """Everything that is wrapped: module, name, and the target if it is one."""
         self._active = False
         self._hooked = False
         self._watched: dict[tuple[str, str], Watched] = {}
@@ -88,21 +93,21 @@ class Patches:
         if self._hooked:
             if self._provider.package in sys.modules:
                 self._warm(None)
-            for module in dict.fromkeys(target.module for target in self._provider.targets):
+            for module in dict.fromkeys(module for module, _, _ in self._places):
                 if module in sys.modules:  # in the table's order: a class may be reached through several modules
                     self._patch(sys.modules[module], module)
             return
         self._hooked = True
         wrapt.register_post_import_hook(self._warm, self._provider.package)
-        for module in dict.fromkeys(target.module for target in self._provider.targets):
+        for module in dict.fromkeys(module for module, _, _ in self._places):
             wrapt.register_post_import_hook(partial(self._patch, name=module), module)
 
     def take_off(self) -> None:
         """Restore every method; one that somebody has wrapped after us becomes a pass-through."""
         self._active = False
-        for target in self._provider.targets:
-            owner, name, found = _find(target)
-            ours = self._watched.get((target.module, target.name))
+        for module, dotted, _ in self._places:
+            owner, name, found = _find(module, dotted)
+            ours = self._watched.get((module, dotted))
             if ours is not None:
                 ours.switch(on=False)  # clients keep the methods they have bound once
             if isinstance(found, Watched):
@@ -114,7 +119,7 @@ class Patches:
         for target in self._provider.targets:
             with contextlib.suppress(ImportError):
                 importlib.import_module(target.module)
-            _, _, found = _find(target)
+            _, _, found = _find(target.module, target.name)
             if isinstance(found, Watched):
                 states.append(Bound(target, "watched"))
             else:
@@ -129,22 +134,24 @@ class Patches:
         """Wrap what this module has. Never raises."""
         if not self._active:
             return
-        for target in self._provider.targets:
-            if target.module != name:
+        for place, dotted, target in self._places:
+            if place != name:
                 continue
             try:
-                owner, attribute, found = _find(target, module)
+                owner, attribute, found = _find(place, dotted, module)
                 if owner is None or found is None:
                     continue
-                key = (target.module, target.name)
+                key = (place, dotted)
                 if key in self._watched:
                     self._watched[key].switch(on=True)
                 if _is_watched(found):
                     continue
-                ours = self._watched.setdefault(key, Watched(found, self._wrapper(target)))
+                ours = self._watched.setdefault(
+                    key, Watched(found, self._wrapper(target) if target else _pass_response)
+                )
                 setattr(owner, attribute, ours)
             except Exception as error:  # noqa: BLE001  # a door: an import must not fail because of us
-                failed(f"all calls of {target.name}", error)
+                failed(f"all calls of {dotted}", error)
 
     def _wrapper(self, target: Target) -> Callable[..., Any]:
         plan = Plan(target.endpoint)
@@ -188,7 +195,8 @@ class Patches:
         """Open the call. `None` on a mistake of ours: the SDK is called all the same. Never raises."""
         try:
             client = getattr(instance, self._provider.client_at, None)
-            if client is not None and _calling.get() is client:
+            outer = _calling.get()
+            if client is not None and outer is not None and outer[0] is client:
                 return None, kwargs  # a method of the SDK that calls another one: one call, already watched
             server = self._server(client)
             request = kwargs
@@ -197,7 +205,7 @@ class Patches:
             call = Call(self._engine, plan, server, request, owner)
             call.hides_usage = request is not kwargs
             # Last, for it must not stay behind: while the mark stands, this client's calls are taken for this one.
-            call.leave = partial(_calling.reset, _calling.set(client))
+            call.leave = partial(_calling.reset, _calling.set((client, call)))
         except Exception as error:  # noqa: BLE001  # a door
             failed("a call", error)
             return None, kwargs
@@ -249,6 +257,14 @@ class Patches:
         return since is None or str(getattr(client, since[0], "")) >= since[1]
 
 
+def _pass_response(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    """An HTTP response goes by: the call under way keeps its headers, which may state a cost. Never raises itself."""
+    outer = _calling.get()
+    if outer is not None:
+        outer[1].headers = getattr(kwargs.get("response"), "headers", None)
+    return wrapped(*args, **kwargs)
+
+
 def _is_raw(kwargs: Mapping[str, Any]) -> bool:
     """Whether the answer is handed over unparsed: `with_raw_response` and `with_streaming_response` say so so."""
     headers = kwargs.get("extra_headers")
@@ -262,10 +278,10 @@ def _is_watched(method: Any) -> bool:
     return method is not None
 
 
-def _find(target: Target, module: Any = None) -> tuple[Any, str, Any]:
-    """The owner of a target, the attribute's name, and what is there: without binding it."""
-    owner = module or sys.modules.get(target.module)
-    *path, name = target.name.split(".")
+def _find(module_name: str, dotted: str, module: Any = None) -> tuple[Any, str, Any]:
+    """The owner of a method, the attribute's name, and what is there: without binding it."""
+    owner = module or sys.modules.get(module_name)
+    *path, name = dotted.split(".")
     for step in path:
         owner = getattr(owner, step, None)
     return owner, name, None if owner is None else vars(owner).get(name)

@@ -19,6 +19,8 @@ class Server:
     port: int | None
     known: bool
     """Whether the host is in the provider's table."""
+    states_cost: bool
+    """Whether an answer may state its cost: some providers do, and so may a gateway at a host of its own."""
 
 
 def server_of(provider: Provider, client_types: tuple[type, ...], url: Any) -> Server:
@@ -28,9 +30,11 @@ def server_of(provider: Provider, client_types: tuple[type, ...], url: Any) -> S
     port = getattr(url, "port", None)
     port = None if port == _HTTPS else port
     name = next((provider.clients[kind.__name__] for kind in client_types if kind.__name__ in provider.clients), None)
-    if name is not None:
-        return Server(name, address, port, known=True)
     for pattern, host_provider in provider.hosts.items():
+        if name is not None:
+            break
         if address == pattern.removeprefix("*.") or (pattern[:2] == "*." and str(address).endswith(pattern[1:])):
-            return Server(host_provider, address, port, known=True)
-    return Server(provider.name, address, port, known=False)
+            name = host_provider
+    known = name is not None
+    name = name or provider.name
+    return Server(name, address, port, known=known, states_cost=not known or name in provider.states_cost)

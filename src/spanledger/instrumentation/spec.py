@@ -104,6 +104,10 @@ class Provider:
     """Provider names that accept `stream_options.include_usage`."""
     asks_usage_from: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Provider name → (path of the client's API version, the first version that accepts it)."""
+    states_cost: tuple[str, ...] = ()
+    """Provider names whose answers state their cost."""
+    responses_pass: tuple[tuple[str, str], ...] = ()
+    """(module, dotted name) of the methods that are given every HTTP response as `response`."""
     traces_itself: str | None = None
     """Since which version the SDK emits GenAI spans of its own."""
 

@@ -36,10 +36,10 @@ TOKENS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_wr
 _MEASURES: Final = (
     "sum(weight) AS calls",
     *(f"coalesce(sum({name} * weight), 0) AS {name}" for name in TOKENS),
-    "sum(cost_pusd / 1000000 * weight) AS cost_micro",
-    "sum(cost_pusd % 1000000 * weight) AS cost_rest",
-    "sum(CASE WHEN cost_status = 'unpriced' THEN weight ELSE 0 END) AS unpriced_calls",
-    "sum(CASE WHEN cost_status = 'partial' THEN weight ELSE 0 END) AS partial_calls",
+    "sum(current_cost_pusd / 1000000 * weight) AS cost_micro",
+    "sum(current_cost_pusd % 1000000 * weight) AS cost_rest",
+    "sum(CASE WHEN current_cost_status = 'unpriced' THEN weight ELSE 0 END) AS unpriced_calls",
+    "sum(CASE WHEN current_cost_status = 'partial' THEN weight ELSE 0 END) AS partial_calls",
     "sum(CASE WHEN status = 'incomplete' THEN weight ELSE 0 END) AS incomplete_calls",
     "sum(CASE WHEN status = 'error' THEN weight ELSE 0 END) AS failed_calls",
 )
@@ -59,15 +59,28 @@ def report(
     `since` is included, `until` is not. A key that a row lacks is `None`. Raises `ValueError` for an unknown key.
     """
     keys = [_sql_of(key) for key in by]
-    conditions, values = _conditions(since, until, where)
+    conditions, values = conditions_of(since, until, where)
     columns = [f"{sql} AS key_{number}" for number, sql in enumerate(keys)]
-    statement = f"SELECT {', '.join([*columns, *_MEASURES])} FROM usage_records{conditions}"
+    statement = f"SELECT {', '.join([*columns, *_MEASURES])} FROM current_costs{conditions}"
     if keys:
         statement += f" GROUP BY {', '.join(str(number + 1) for number in range(len(keys)))}"
-    statement += " ORDER BY sum(coalesce(cost_pusd, 0) / 1000000) DESC, calls DESC"
+    statement += " ORDER BY sum(coalesce(current_cost_pusd, 0) / 1000000) DESC, calls DESC"
     rows = connection.execute(statement, values).fetchall()
     found = [_answer(by, row) for row in rows if row["calls"]]
     return sorted(found, key=lambda each: (-Decimal(each["cost_usd"]), -each["calls"]))
+
+
+def count(
+    connection: sqlite3.Connection,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    where: Mapping[str, str | None] = {},  # never written
+) -> int:
+    """Rows of a period. Raises `ValueError` for an unknown key."""
+    conditions, values = conditions_of(since, until, where)
+    (found,) = connection.execute(f"SELECT count(*) FROM usage_records{conditions}", values).fetchone()
+    return int(found)
 
 
 def _answer(by: Sequence[str], row: sqlite3.Row) -> dict[str, Any]:
@@ -93,9 +106,10 @@ def _sql_of(key: str) -> str:
     return KEYS[key]
 
 
-def _conditions(
+def conditions_of(
     since: datetime | None, until: datetime | None, where: Mapping[str, str | None]
 ) -> tuple[str, list[str]]:
+    """The SQL for a period and `where`, and its values. Raises `ValueError` for an unknown key."""
     conditions, values = [], []
     for bound, sign in ((since, ">="), (until, "<")):
         if bound is not None:

@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from spanledger.model import COLUMNS, iso
 from spanledger.recording.files import Lease, private_directory, private_file
 from spanledger.recording.sink import Row, SinkError
 
-MIGRATIONS: Final = ("schema_sqlite.sql",)
+MIGRATIONS: Final = ("schema_sqlite.sql", "schema_sqlite_2.sql")
 """One file per version; version n is what the first n files make."""
 LEASE_WAIT: Final = 2.0
+Answer = TypeVar("Answer")
 
 # A background call is told of twice: when it is made and when its answer is there. The first telling to arrive makes
 # the row, the other one completes it; what is known never changes.
@@ -59,10 +60,16 @@ class SqliteLedger:
 
         Raises `SinkError`.
         """
+        now = iso(self._clock())
+        values = [(*(_stored(row.get(name)) for name in COLUMNS), now) for row in rows]
+        self.write(lambda connection: connection.executemany(_UPSERT, values))
+
+    def write(self, statements: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        """Run statements in one transaction, in turn with other writers. Raises `SinkError`."""
         try:
             self._take_lease()
             try:
-                self._write(rows)
+                return self._transact(statements)
             finally:
                 self._lease.release()
         except (OSError, sqlite3.Error, LedgerVersionError) as error:
@@ -88,18 +95,17 @@ class SqliteLedger:
                 raise SinkError(f"{self.path} is being written by another process")
             time.sleep(0.01)
 
-    def _write(self, rows: Sequence[Row]) -> None:
+    def _transact(self, statements: Callable[[sqlite3.Connection], Answer]) -> Answer:
         if self._connection is None:
             self._connection = open_for_writing(self.path)
-        now = iso(self._clock())
-        values = [(*(_stored(row.get(name)) for name in COLUMNS), now) for row in rows]
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            self._connection.executemany(_UPSERT, values)
+            answer = statements(self._connection)
         except BaseException:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+        return answer
 
 
 def _stored(value: object) -> object:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from spanledger.guard import log
-from spanledger.model import UsageRecord, cost_columns, usage_of_row
+from spanledger.model import Cost, Usage, UsageRecord, cost_columns, usage_of_row
 from spanledger.pricing.loader import Prices
+from spanledger.pricing.offer import context_of
+
+if TYPE_CHECKING:
+    from spanledger.pricing.book import PriceBook
 
 _MOST_TOLD: Final = 10_000
 
@@ -52,7 +57,9 @@ class Completion:
             provider=record.provider,
             models=(record.response_model, record.request_model),
             at=record.started_at,
-            tier=record.service_tier,
+            context=context_of(record.service_tier, record.price_context),
+            server=record.server_address,
+            metadata=record.attribution.metadata,
         )
         known = record.usage.usage_status not in ("missing", "invalid")
         if cost.cost_status == "unpriced" and known and book.first_time(record.provider, record.model):
@@ -63,19 +70,32 @@ class Completion:
         """A row that was written without a price, with it."""
         if row["cost_status"] is not None:
             return row
-        cost = self._prices.wait().price(
-            usage_of_row(row),
-            provider=row["provider"],
-            models=(row["response_model"], row["request_model"]),
-            at=datetime.fromisoformat(row["started_at"]),
-            tier=row["service_tier"],
-        )
-        return {**row, **cost_columns(cost)}
+        return {**row, **cost_columns(price_of_row(self._prices.wait(), row))}
 
     def _of_service(self) -> dict[str, Any]:
         if self._service is None:
             self._service = self._find_service()
         return self._service
+
+
+def price_of_row(book: PriceBook, row: Mapping[str, Any], usage: Usage | None = None) -> Cost:
+    """What a call costs by its row in the ledger, as of its own time. `usage` instead of the row's, where it is given.
+
+    A cost that the provider stated is not looked at.
+    """
+    return book.price(
+        usage or usage_of_row(row),
+        provider=row["provider"],
+        models=(row["response_model"], row["request_model"]),
+        at=datetime.fromisoformat(row["started_at"]),
+        context=context_of(row["service_tier"], _decoded(row["price_context"])),
+        server=row["server_address"],
+        metadata=_decoded(row["metadata"]),
+    )
+
+
+def _decoded(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
 
 
 def _log_unpriced(provider: str, model: str | None) -> None:

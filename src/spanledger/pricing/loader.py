@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from spanledger.guard import failed, failures, noted
+from spanledger.guard import failed, failures, log, noted
 
 if TYPE_CHECKING:
     from spanledger.pricing.book import PriceBook
+    from spanledger.pricing.overrides import Overrides
 
-_FORK_WAIT = 5.0
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks at the user's price files."""
+_FORK_WAIT: Final = 5.0
 
 
 class Prices:
-    """A price book that is there, is on its way, or has not been asked for."""
+    """A price book that is there, is on its way, or has not been asked for.
 
-    def __init__(self, *, fixups: bool) -> None:
+    The user's price files are looked at again every few seconds while calls come in; a file that has become unusable
+    leaves the prices in force that it had.
+    """
+
+    def __init__(self, *, fixups: bool, files: tuple[Path, ...] = ()) -> None:
         self._fixups = fixups
+        self._files = files
+        self._read: dict[Path, Overrides] = {}
+        self._stamps: tuple[object, ...] = ()
+        self._look_at = 0.0
         self._book: PriceBook | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -31,14 +44,22 @@ class Prices:
         return self._book
 
     def warm(self) -> None:
-        """Start loading in the background. Never raises."""
+        """Start loading in the background, or loading again what has changed. Never raises."""
         try:
             with self._lock:
-                if self._book is None and self._thread is None:
+                if (self._book is None and self._thread is None) or self._changed():
                     self._thread = threading.Thread(target=self._load, name="spanledger-prices", daemon=True)
                     self._thread.start()
         except RuntimeError:  # no thread can be started at interpreter exit: whoever needs the book loads it
             self._thread = None
+
+    def _changed(self) -> bool:
+        """Whether a price file is another than the one that was read."""
+        now = time.monotonic()
+        if not self._files or self._book is None or now < self._look_at:
+            return False
+        self._look_at = now + LOOK_EVERY
+        return self._stamps != _stamps(self._files)
 
     def wait(self) -> PriceBook:
         """The book, loaded here if need be. Raises what loading raises."""
@@ -57,17 +78,39 @@ class Prices:
 
     def _made(self) -> PriceBook:
         from spanledger.pricing.book import PriceBook  # noqa: PLC0415  # a process without model calls never needs it
+        from spanledger.pricing.document import PriceFileError  # noqa: PLC0415  # as above
+        from spanledger.pricing.overrides import read_overrides  # noqa: PLC0415  # as above
 
-        return PriceBook(fixups=self._fixups)
+        self._stamps = _stamps(self._files)
+        for path in self._files:
+            try:
+                self._read[path] = read_overrides(path)
+            except PriceFileError as error:
+                still = "its previous prices stay in force" if path in self._read else "calls are priced without it"
+                log.warning("The price file %s can't be used: %s; %s.", path, error, still)
+        return PriceBook(
+            fixups=self._fixups, overrides=[self._read[path] for path in self._files if path in self._read]
+        )
 
     def _load(self) -> None:
         try:
-            book = self._made()
+            self._book = self._made()
         except Exception as error:  # noqa: BLE001  # calls are recorded without prices then
             failures["the price list"] += 1
             noted("the price list", error)
+
+
+def _stamps(files: tuple[Path, ...]) -> tuple[object, ...]:
+    """What tells a file that has changed."""
+    found: list[object] = []
+    for path in files:
+        try:
+            status = path.stat()
+        except OSError:
+            found.append(None)
         else:
-            self._book = book
+            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(found)
 
 
 _known: weakref.WeakSet[Prices] = weakref.WeakSet()

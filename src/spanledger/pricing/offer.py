@@ -16,6 +16,14 @@ Context = tuple[tuple[str, str], ...]
 """What a price depends on besides model and moment, as the provider answered it: (`service_tier`, `flex`), …"""
 
 
+def context_of(service_tier: str | None, told: Mapping[str, str] | None) -> Context:
+    """The context of a call: the tier that answered, and what else the provider told."""
+    if not told:
+        return (("service_tier", service_tier),) if service_tier else ()
+    whole = {"service_tier": service_tier, **told} if service_tier else told
+    return tuple(sorted(whole.items()))
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """Rates that replace the period's where the context has all of `when`."""

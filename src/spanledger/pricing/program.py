@@ -8,15 +8,16 @@ cache price cost what input costs, and nothing is billed twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
-from spanledger.model import PICO_USD, Cost, Usage
+from spanledger.model import PICO_USD, Usage
 
-UNIT_OF = {
+UNIT_OF: Final = {
     "input_tokens": "input_tokens",
     "output_tokens": "output_tokens",
     "cache_read_tokens": "cache_read_tokens",
@@ -31,7 +32,7 @@ UNIT_OF = {
 }
 """Field of `Usage` → unit of genai-prices."""
 
-BUCKET_OF = {
+BUCKET_OF: Final = {
     "input_tokens": "input",
     "output_tokens": "output",
     "cache_read_tokens": "cache_read",
@@ -64,128 +65,162 @@ class Rate:
     base: Fraction
     tiers: tuple[tuple[int, Fraction], ...] = ()
 
+    def times(self, factor: Fraction) -> Rate:
+        """The rate multiplied, its tiers too."""
+        return Rate(self.base * factor, tuple((start, above * factor) for start, above in self.tiers))
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    bucket: str
-    key: str
+
+class Step(NamedTuple):
+    """One unit of a program. A tuple, because programs run on the caller's thread."""
+
+    place: int
+    """Of its count among the values a program runs on."""
     parts: tuple[int, ...]
     """Indexes of the steps whose counts are inside this one's."""
     base: int | None
     tiers: tuple[tuple[int, int], ...]
+    bucket: str
+
+
+class Sum(NamedTuple):
+    """What a program makes of the counts of a call."""
+
+    pusd: int | None
+    """`None` where nothing that was reported has a price."""
+    breakdown: dict[str, int]
+    """By bucket; buckets nothing was counted in are left out. Sums to `pusd`."""
+    unknown: bool
+    """Something was counted that has no price."""
+    clamped: bool
+    """The counts contradicted each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Prices of one model for one set of reported units: `scale` is the common denominator of all its integer rates."""
+    """Prices of one model. `scale` is the common denominator of all its integer rates."""
 
-    steps: tuple[_Step, ...]
+    steps: tuple[Step, ...]
     scale: int
     free: bool
+    overlaps: tuple[tuple[int, int, int], ...]
+    """Values of which two may overlap, priced apart, and the value that would say by how much."""
 
-    def run(self, counts: Mapping[str, int], basis: str) -> tuple[Cost, bool]:
-        """The exact cost of `counts` (unit → count), and whether they contradicted each other.
+    def run(self, values: Sequence[int | None]) -> Sum:
+        """The exact cost of the values, which are in the order of `values_of`.
 
-        Parts that exceed their whole are cut until they fit, so that nothing is billed beyond the whole. Buckets
-        nothing was counted in are left out. Half a pico-USD is rounded to even, once, on the total; the breakdown
-        always sums to the total.
+        Parts that exceed their whole are cut until they fit, so that nothing is billed beyond the whole. Half a
+        pico-USD is rounded to even, once, on the total.
         """
-        leaves, clamped = self._leaves(counts)
-        scale, total, known, unknown = self.scale, 0, False, False
-        breakdown: dict[str, int] = {}
-        prompt = counts.get("input_tokens", 0)
-        for step, leaf in zip(self.steps, leaves, strict=True):
-            rate = step.base
-            if rate is None:
-                unknown = unknown or leaf > 0
+        leaves = [0] * len(self.steps)
+        known = clamped = unknown = False
+        for number, (place, parts, base, _, _) in enumerate(self.steps):
+            leaf = values[place]
+            if leaf is None:
                 continue
-            known = True
-            if leaf == 0:
-                continue
-            for start, above in step.tiers:
-                if prompt > start:
-                    rate = above
-            before = _rounded(total, scale)
-            total += leaf * rate
-            amount = _rounded(total, scale) - before
-            breakdown[step.bucket] = breakdown.get(step.bucket, 0) + amount
-        if not known:
-            return Cost(price_basis=basis), clamped
-        status = "partial" if unknown else "free" if self.free else "priced"
-        return (
-            Cost(
-                cost_pusd=_rounded(total, scale),
-                cost_breakdown=breakdown,
-                currency="USD",
-                cost_source="local",
-                cost_status=status,
-                price_basis=basis,
-            ),
-            clamped,
-        )
-
-    def _leaves(self, counts: Mapping[str, int]) -> tuple[list[int], bool]:
-        """What is billed under each step: its count less what is billed under its parts."""
-        leaves: list[int] = []
-        clamped = False
-        for step in self.steps:
-            leaf = counts.get(step.key, 1)  # the one unit nobody reports is the request itself
-            for part in step.parts:
+            known = known or base is not None
+            for part in parts:
                 leaf -= leaves[part]
             if leaf < 0:
                 clamped = True
-                for part in step.parts:
-                    cut = min(leaves[part], -leaf)
-                    leaves[part] -= cut
-                    leaf += cut
-            leaves.append(leaf)
-        return leaves, clamped
+                leaf = _cut(leaves, parts, leaf)
+            leaves[number] = leaf
+        if not known:
+            return Sum(None, {}, any(leaves), clamped)
+        scale, total, done, prompt = self.scale, 0, 0, values[0] or 0
+        breakdown: dict[str, int] = {}
+        for leaf, (_, _, rate, tiers, bucket) in zip(leaves, self.steps, strict=True):
+            if not leaf:
+                continue
+            if rate is None:
+                unknown = True
+                continue
+            for start, above in tiers:
+                if prompt > start:
+                    rate = above  # noqa: PLW2901  # the tier's instead
+            total += leaf * rate
+            before, done = done, total if scale == 1 else _rounded(total, scale)
+            breakdown[bucket] = breakdown.get(bucket, 0) + done - before
+        return Sum(done, breakdown, unknown, clamped)
+
+
+def _cut(leaves: list[int], parts: tuple[int, ...], leaf: int) -> int:
+    """Cut what is billed under the parts by what their whole lacks."""
+    for part in parts:
+        cut = min(leaves[part], -leaf)
+        leaves[part] -= cut
+        leaf += cut
+    return leaf
 
 
 def _rounded(scaled: int, scale: int) -> int:
-    if scale == 1:
-        return scaled
     whole, rest = divmod(scaled, scale)
     if rest * 2 > scale or (rest * 2 == scale and whole & 1):
         return whole + 1
     return whole
 
 
-def compile_program(units: Mapping[str, Unit], rates: Mapping[str, Rate], reported: Sequence[str]) -> Program:
-    """The program for a model with these `rates` (unit → rate) and an answer that reports these units.
+_FIELDS: Final = attrgetter(*UNIT_OF)
+_UNITS: Final = tuple(UNIT_OF.values())
 
-    A unit that is priced per request is counted once for every call.
+
+def values_of(usage: Usage, others: tuple[str, ...]) -> tuple[int | None, ...]:
+    """The counts of a usage in the order a program takes them: the fields, one request, the other units named."""
+    if others:
+        other = usage.other_usage or {}
+        return (*_FIELDS(usage), 1, *(other.get(name) for name in others))
+    return (*_FIELDS(usage), 1)
+
+
+def compile_program(
+    units: Mapping[str, Unit], rates: Mapping[str, Rate], others: tuple[str, ...] = (), *, bare: bool = False
+) -> Program:
+    """The program for a model with these `rates` (unit → rate), over the fields of a usage and these `others`.
+
+    `bare`: only what has a price of its own is told apart, so that counts which overlap without a difference in price
+    do not contradict each other.
     """
-    keys = sorted({*reported, *(["requests"] if "requests" in rates else [])} & units.keys())
+    place = {key: index for index, key in enumerate((*_UNITS, "requests", *others)) if key in units}
+    keys = [key for key in place if key in rates or not (bare or key == "requests")]
     keys.sort(key=lambda key: (-len(units[key].dimensions), key))
     found = [_nearest(units, rates, key) for key in keys]
     fractions = [part for rate in found if rate for part in (rate.base, *(tier for _, tier in rate.tiers))]
     scale = lcm(1, *(fraction.denominator for fraction in fractions))
     steps = tuple(
-        _Step(
-            bucket=BUCKET_OF.get(key, key),
-            key=key,
-            parts=tuple(i for i in range(index) if units[keys[i]].dimensions > units[key].dimensions),
+        Step(
+            place=place[key],
+            parts=tuple(i for i in range(number) if units[keys[i]].dimensions > units[key].dimensions),
             base=None if rate is None else int(rate.base * scale),
             tiers=() if rate is None else tuple((start, int(above * scale)) for start, above in rate.tiers),
+            bucket=BUCKET_OF.get(key, key),
         )
-        for index, (key, rate) in enumerate(zip(keys, found, strict=True))
+        for number, (key, rate) in enumerate(zip(keys, found, strict=True))
     )
-    return Program(steps=steps, scale=scale, free=bool(fractions) and not any(fractions))
+    return Program(
+        steps=steps,
+        scale=scale,
+        free=bool(fractions) and not any(fractions),
+        overlaps=tuple(_overlaps(units, rates, place)),
+    )
+
+
+def _overlaps(
+    units: Mapping[str, Unit], rates: Mapping[str, Rate], place: Mapping[str, int]
+) -> Iterator[tuple[int, int, int]]:
+    """Pairs such as cached and audio input, both with prices of their own: cached audio may be in both counts."""
+    by_dimensions = {unit.dimensions: key for key, unit in units.items()}
+    priced = [key for key in place if key in rates]
+    for number, one in enumerate(priced):
+        for other in priced[number + 1 :]:
+            both = units[one].dimensions | units[other].dimensions
+            joint = by_dimensions.get(both)
+            if joint is not None and both not in (units[one].dimensions, units[other].dimensions):
+                yield place[one], place[other], place.get(joint, -1)
 
 
 def _nearest(units: Mapping[str, Unit], rates: Mapping[str, Rate], key: str) -> Rate | None:
     """The rate of the unit, or of the most particular priced unit it is part of."""
     wider = [other for other in rates if units[other].dimensions <= units[key].dimensions]
     return rates[max(wider, key=lambda other: len(units[other].dimensions))] if wider else None
-
-
-def counts_of(usage: Usage) -> dict[str, int]:
-    """The reported counts of a usage by unit of genai-prices."""
-    counts = {unit: count for field, unit in UNIT_OF.items() if (count := getattr(usage, field)) is not None}
-    if usage.other_usage:
-        counts.update(usage.other_usage)
-    return counts
 
 
 def rate_of(price: Any, per: int) -> Rate:

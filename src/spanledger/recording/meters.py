@@ -59,6 +59,9 @@ class Meters:
         cost = record.cost
         if cost is not None and cost.cost_pusd is not None:
             self._counters[conventions.METRIC_COST].add(cost.cost_pusd / 1e12, attributes)
+            if cost.local_cost_pusd is not None:
+                drift = abs(cost.cost_pusd - cost.local_cost_pusd)
+                self._counters[conventions.METRIC_DRIFT].add(drift / 1e12, attributes)
         if cost is None or cost.cost_status in ("unpriced", "partial"):
             status = "unpriced" if cost is None else cost.cost_status
             self._counters[conventions.METRIC_UNPRICED].add(1, {**attributes, conventions.COST_STATUS: status})

@@ -7,7 +7,7 @@ every answer it gave: endpoint, model, id and the usage exactly as it was sent.
 A request may direct the answer by a field `loopback` in its body: `usage` (sent instead of the computed one, whatever
 it is), `id`, `status` (HTTP), `chunks`, `cut_after` (chunks before the connection breaks), `delay` (seconds between
 chunks), `retrievals` (how often a background response is still in progress), `output` (items of a Response), `model`
-and `service_tier` (what the answer says of itself).
+and `service_tier` (what the answer says of itself), `headers` (of the HTTP response).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 
@@ -84,6 +84,7 @@ class _Book:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    _asked_headers: Mapping[str, str] = {}  # noqa: RUF012  # never written
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
@@ -103,6 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:  # the base class's name
         request = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
         asked = request.get("loopback") or {}
+        self._asked_headers = asked.get("headers") or {}
         if asked.get("status"):
             self._json(asked["status"], {"error": {"message": "as asked", "type": "loopback", "code": "as_asked"}})
             return
@@ -289,13 +291,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
+        self._more_headers()
         self.end_headers()
         self.wfile.write(data)
+
+    def _more_headers(self) -> None:
+        for name, value in self._asked_headers.items():
+            self.send_header(name, value)
 
     def _events(self, events: Iterator[tuple[str, Any]], asked: dict[str, Any]) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
+        self._more_headers()
         self.end_headers()
         try:
             for number, (name, data) in enumerate(events):

@@ -30,3 +30,6 @@ OPENAI_COMPATIBLE: Final = {
     "*.cerebras.ai": "cerebras",
 }
 """Host, or `*.` and the end of one → provider name."""
+
+STATES_COST: Final = ("openrouter", "perplexity", "x_ai")
+"""Providers among them whose answers state their cost."""

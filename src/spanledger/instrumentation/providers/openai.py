@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from spanledger import conventions
-from spanledger.instrumentation.providers.hosts import OPENAI_COMPATIBLE
+from spanledger.instrumentation.providers.hosts import OPENAI_COMPATIBLE, STATES_COST
 from spanledger.instrumentation.spec import CHAT_REQUEST, Count, Endpoint, Provider, Target
 from spanledger.usage.shapes import openai as shapes
 
@@ -95,6 +95,8 @@ OPENAI: Final = Provider(
     clients={"AzureOpenAI": "azure.ai.openai", "AsyncAzureOpenAI": "azure.ai.openai"},
     hosts=OPENAI_COMPATIBLE,
     asks_usage_of=("openai", "azure.ai.openai"),
+    states_cost=STATES_COST,
+    responses_pass=tuple(("openai._base_client", f"{kind}APIClient._process_response") for kind in ("Sync", "Async")),
     # Azure's API takes stream_options from this version on (Azure OpenAI REST reference, chat completions).
     asks_usage_from={"azure.ai.openai": ("_api_version", "2024-09-01-preview")},
 )

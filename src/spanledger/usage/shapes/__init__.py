@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final
 
-from spanledger.usage.shape import Shape
+from spanledger.model import Usage
+from spanledger.usage.shape import Reader, Shape
 from spanledger.usage.shapes.amazon import CONVERSE
 from spanledger.usage.shapes.anthropic import MESSAGES
 from spanledger.usage.shapes.google import GENERATE_CONTENT
@@ -18,3 +21,25 @@ SHAPES: Final[dict[str, Shape]] = {
         COHERE, OCR, LANGCHAIN,
     )
 }  # fmt: skip
+
+ITEMS: Final = ("web_searches",)
+"""Fields of `Usage` that may have been counted in the answer itself."""
+
+
+def read_again(shape: str | None, raw: Any, known: Usage) -> Usage:
+    """The usage in a stored usage object, by today's table; what it can't hold (searches seen in an answer) as known.
+
+    `known` itself where nothing can be read.
+    """
+    if shape not in SHAPES or not isinstance(raw, Mapping):
+        return known
+    counts = SHAPES[shape].counts
+    fields = {name: getattr(known, name) for name in ITEMS if name not in counts}
+    items = {name: count for name, count in {**fields, **(known.other_usage or {})}.items() if count is not None}
+    found = _reader(shape).usage(raw, {name: count for name, count in items.items() if name not in counts})
+    return known if found.usage_status == "missing" else found
+
+
+@cache
+def _reader(shape: str) -> Reader:
+    return Reader(SHAPES[shape])
