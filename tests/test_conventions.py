@@ -78,7 +78,7 @@ def test_a_metric_carries_the_attributes_the_registry_lists(telemetry):
         provider="openai",
         source="tests",
         usage=model.Usage(input_tokens=1, usage_status="partial"),
-        cost=model.Cost(cost_pusd=1, cost_status="partial"),
+        cost=model.Cost(cost_pusd=1, cost_status="partial", local_cost_pusd=2),
         attribution=model.Attribution(**dict.fromkeys(keys, "x")),
     )
     meters.settled(record)

@@ -84,7 +84,7 @@ class _Book:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    _asked_headers: Mapping[str, str] = {}  # noqa: RUF012  # never written
+    _asked_headers: Mapping[str, str] = {}  # never written
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
