@@ -1,4 +1,4 @@
-"""Writes docs/reference/*.md from the tables they describe.
+"""Writes docs/reference/ from the tables it describes.
 
 python docs/generate.py            # write the pages
 python docs/generate.py --check    # exit 1 if a page differs from what would be written
@@ -8,12 +8,11 @@ Sources: `semconv/registry.yaml` (attributes, metrics), `spanledger.settings.TAB
 
 from __future__ import annotations
 
-import re
+import json
 import sqlite3
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +20,8 @@ import yaml
 
 from spanledger import conventions
 from spanledger.instrumentation.providers import PROVIDERS
+from spanledger.ledger.sqlite import migrate
+from spanledger.pricing.price_file import json_schema
 from spanledger.settings import TABLE, Setting
 
 ROOT: Final = Path(__file__).parents[1]
@@ -56,6 +57,7 @@ def pages() -> dict[str, str]:
         "metrics.md": _page(metrics(groups)),
         "settings.md": _page(settings()),
         "ledger.md": _page(ledger()),
+        "price-file.schema.json": json.dumps(json_schema(), indent=2) + "\n",
     }
 
 
@@ -381,7 +383,11 @@ COLUMNS: Final = {
     "currency": "`USD`, NULL where there is no cost.",
     "cost_source": "[`spanledger.cost.source`](attributes.md#spanledgercostsource).",
     "cost_status": "[`spanledger.cost.status`](attributes.md#spanledgercoststatus).",
-    "price_basis": "Price list that the cost was computed with: version and digest.",
+    "price_basis": "Price lists that the cost was computed with: version and digest of each.",
+    "price_context": "JSON object: what the price depends on besides model, tier and moment, as the provider said it:"
+    " `speed`, `inference_geo`, …",
+    "price_multipliers": "JSON object: label → factor, of every multiplier in the cost.",
+    "local_cost_pusd": "Our own figure where `cost_source` is `provider`; the difference tells of stale prices.",
     "user_id": "User.",
     "session_id": "Session.",
     "organization_id": "Organization.",
@@ -398,9 +404,26 @@ COLUMNS: Final = {
     "environment": "`deployment.environment.name`, or the setting `environment`.",
     "weight": "Calls that the row stands for. Always 1 in this version; reports multiply by it.",
     "raw_usage": "JSON object: the provider's usage object, numbers and names only, so that a row can be priced again.",
+    "usage_shape": "Table that `raw_usage` was read by (`spanledger.usage.shapes`), as `openai.chat`.",
     "recorded_at": "When the row was written, ISO-8601 UTC.",
 }
+ADJUSTMENTS: Final = {
+    "record_id": "The call.",
+    "number": "1 for its first adjustment. The last one counts.",
+    "adjusted_at": "When, ISO-8601 UTC.",
+    "old_cost_pusd": "What the call cost until then, NULL if it was unpriced.",
+    "old_cost_status": "Status until then.",
+    "old_price_basis": "Price lists until then.",
+    "cost_pusd": "What it costs from then on, in pico-USD.",
+    "cost_breakdown": "As in `usage_records`.",
+    "cost_source": "As in `usage_records`.",
+    "cost_status": "As in `usage_records`.",
+    "price_basis": "As in `usage_records`.",
+    "price_multipliers": "As in `usage_records`.",
+}
 VIEWS: Final = {
+    "current_costs": "The rows of `usage_records` with what they cost by today's knowledge: the last adjustment, else"
+    " what was recorded. Reports read it.",
     "token_ledger_events": "One row per call. Unknown tokens are 0 here, unknown cost is NULL. `cached_tokens` are"
     " cache reads; `page` and `component` are keys of `metadata`; `error_message`, `request_preview` and"
     " `response_preview` are always NULL.",
@@ -418,14 +441,17 @@ def ledger() -> Iterator[str]:
     views = [
         name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'view' ORDER BY rowid")
     ]
+    adjustments = connection.execute("PRAGMA table_info(cost_adjustments)").fetchall()
     _same("columns", [name for _, name, *_ in columns], COLUMNS)
+    _same("columns", [name for _, name, *_ in adjustments], ADJUSTMENTS)
     _same("views", views, VIEWS)
     yield from (
         "# Ledger",
         "",
         *_filled(
-            "The ledger is an SQLite file with one table, `usage_records`: one row per model call. Unknown is NULL; 0"
-            " means that the provider reported none. No prompt, answer, header, key or error message is in it."
+            "The ledger is an SQLite file. `usage_records` has one row per model call, `cost_adjustments` what calls"
+            " are known to have cost since. Unknown is NULL; 0 means that the provider reported none. No prompt, answer,"
+            " header, key or error message is in it."
         ),
         "",
         "## `usage_records`",
@@ -445,9 +471,25 @@ def ledger() -> Iterator[str]:
             " a row whose status is `incomplete` takes the final status."
         ),
         "",
+        "## `cost_adjustments`",
+        "",
+        *_filled(
+            "Written by `spanledger reprice --apply`, one row per call and repricing. The row of the call itself never"
+            " changes."
+        ),
+        "",
+        *_table(
+            ("column", "type", "meaning"),
+            (
+                (_code(name), f"{kind}{', never NULL' if needed else ''}", ADJUSTMENTS[name])
+                for _, name, kind, needed, *_ in adjustments
+            ),
+        ),
+        "",
         "## Views",
         "",
-        "They give TokenLedger's column names. Tokens and cost are multiplied by `weight`; cost is in USD.",
+        "The `token_ledger_*` views give TokenLedger's column names. Tokens and cost are multiplied by `weight`; cost is",
+        "in USD, a double.",
         "",
     )
     for view in views:
@@ -457,10 +499,8 @@ def ledger() -> Iterator[str]:
 
 
 def _made_ledger() -> sqlite3.Connection:
-    script = resources.files("spanledger.ledger").joinpath("schema_sqlite.sql").read_text(encoding="utf-8")
-    connection = sqlite3.connect(":memory:")
-    for statement in re.split(r"\n--;\n", script):
-        connection.execute(statement)
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
     return connection
 
 

@@ -32,7 +32,7 @@ class Finding:
 def diagnose(settings: Settings) -> list[Finding]:
     """Look at everything; nothing is changed but a missing state directory made."""
     findings: list[Finding] = []
-    for look in (_switch, _providers, _pipeline, _state_dir, _outbox, _losses, _ledger):
+    for look in (_switch, _providers, _pipeline, _prices, _state_dir, _outbox, _losses, _ledger):
         findings.extend(look(settings))
     return findings
 
@@ -87,6 +87,25 @@ def _pipeline(_: Settings) -> Iterator[Finding]:
     else:
         says = "no configurator installed; under opentelemetry-instrument spanledger runs the SDK's own"
     yield Finding(subject="OpenTelemetry", says=says)
+
+
+def _prices(settings: Settings) -> Iterator[Finding]:
+    from spanledger.pricing.book import PriceBook  # noqa: PLC0415  # loads the price list
+    from spanledger.pricing.document import PriceFileError  # noqa: PLC0415  # as above
+    from spanledger.pricing.overrides import read_overrides  # noqa: PLC0415  # as above
+
+    files = []
+    for path in settings.prices:
+        try:
+            files.append(read_overrides(path))
+        except PriceFileError as error:
+            yield Finding(
+                subject="price file",
+                says=f"{path} can't be used: {error}",
+                well=False,
+                do="Calls are priced without it. 'spanledger prices check FILE' tries it again.",
+            )
+    yield Finding(subject="prices", says=PriceBook(fixups=settings.price_fixups == "on", overrides=files).basis)
 
 
 def _state_dir(settings: Settings) -> Iterator[Finding]:
