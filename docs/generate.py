@@ -450,8 +450,8 @@ def ledger() -> Iterator[str]:
         "",
         *_filled(
             "The ledger is an SQLite file. `usage_records` has one row per model call, `cost_adjustments` what calls"
-            " are known to have cost since. Unknown is NULL; 0 means that the provider reported none. No prompt, answer,"
-            " header, key or error message is in it."
+            " are known to have cost since. Unknown is NULL; 0 means that the provider reported none. No prompt,"
+            " answer, header, key or error message is in it."
         ),
         "",
         "## `usage_records`",
@@ -488,8 +488,8 @@ def ledger() -> Iterator[str]:
         "",
         "## Views",
         "",
-        "The `token_ledger_*` views give TokenLedger's column names. Tokens and cost are multiplied by `weight`; cost is",
-        "in USD, a double.",
+        "The `token_ledger_*` views give TokenLedger's column names. Tokens and cost are multiplied by `weight`; cost",
+        "is in USD, a double.",
         "",
     )
     for view in views:

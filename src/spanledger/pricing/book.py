@@ -56,8 +56,8 @@ class Resolved:
     exact: bool = True
     """Every part of the context that changes a bill is taken into account."""
     notes: tuple[str, ...] = ()
-    programs: dict[tuple[str, ...], tuple[Program, Program]] = field(default_factory=dict)
-    """Other units in the usage → the program for it, and the one that tells only priced units apart."""
+    programs: dict[tuple[tuple[str, ...], bool], Program] = field(default_factory=dict)
+    """(other units in the usage, whether only priced units are told apart) → the program for it."""
 
     @property
     def ends(self) -> bool:
@@ -159,16 +159,13 @@ class PriceBook:
 
     def _local(self, usage: Usage, resolved: Resolved) -> Cost:
         others = tuple(usage.other_usage) if usage.other_usage else ()
-        programs = resolved.programs.get(others)
-        if programs is None:
-            programs = self._compile(resolved, others)
         if resolved.free:
             return Cost(0, {}, "USD", "local", "free", self.basis)
-        program, bare = programs
+        program = self._program(resolved, others)
         values = values_of(usage, others)
         pusd, breakdown, unknown, clamped = program.run(values)
         if clamped:
-            pusd, breakdown, unknown, clamped = bare.run(values)
+            pusd, breakdown, unknown, clamped = self._program(resolved, others, bare=True).run(values)
         if pusd is None:
             return Cost(price_basis=self.basis)
         status = "free" if program.free else "priced"
@@ -179,13 +176,14 @@ class PriceBook:
                 status = "partial"
         return Cost(pusd, breakdown, "USD", "local", status, self.basis, resolved.multipliers)
 
-    def _compile(self, resolved: Resolved, others: tuple[str, ...]) -> tuple[Program, Program]:
-        rates = resolved.terms.rates
-        made = compile_program(UNITS, rates, others), compile_program(UNITS, rates, others, bare=True)
-        if len(resolved.programs) >= _CACHED_PROGRAMS:
-            _halve(resolved.programs)
-        resolved.programs[others] = made
-        return made
+    def _program(self, resolved: Resolved, others: tuple[str, ...], *, bare: bool = False) -> Program:
+        program = resolved.programs.get((others, bare))
+        if program is None:
+            program = compile_program(UNITS, resolved.terms.rates, others, bare=bare)
+            if len(resolved.programs) >= _CACHED_PROGRAMS:
+                _halve(resolved.programs)
+            resolved.programs[others, bare] = program
+        return program
 
     def _told_by(
         self, models: tuple[str | None, ...], server: str | None, metadata: Mapping[str, Any]

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from spanledger.guard import log
-from spanledger.model import Cost, Usage, UsageRecord, cost_columns, usage_of_row
+from spanledger.model import COLUMNS, Cost, Usage, UsageRecord, cost_columns, usage_of_row
 from spanledger.pricing.loader import Prices
 from spanledger.pricing.offer import context_of
 
@@ -70,7 +70,8 @@ class Completion:
         """A row that was written without a price, with it."""
         if row["cost_status"] is not None:
             return row
-        return {**row, **cost_columns(price_of_row(self._prices.wait(), row))}
+        whole = {**dict.fromkeys(COLUMNS), **row}  # an outbox may be of an earlier version
+        return {**row, **cost_columns(price_of_row(self._prices.wait(), whole))}
 
     def _of_service(self) -> dict[str, Any]:
         if self._service is None:

@@ -119,7 +119,8 @@ class Program:
                 continue
             known = known or base is not None
             for part in parts:
-                leaf -= leaves[part]
+                if leaves[part]:
+                    leaf -= leaves[part]
             if leaf < 0:
                 clamped = True
                 leaf = _cut(leaves, parts, leaf)
