@@ -16,7 +16,8 @@ from spanledger.ledger.queries import moment
 from spanledger.settings import read_settings
 
 if TYPE_CHECKING:
-    from spanledger.pricing.book import PriceBook, Resolved
+    from spanledger.pricing.book import PriceBook
+    from spanledger.pricing.layers import Resolved
     from spanledger.pricing.offer import Context
     from spanledger.pricing.overrides import Overrides
 

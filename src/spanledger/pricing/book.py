@@ -1,71 +1,25 @@
-"""The price book: from a provider, a model, a moment and a context to a compiled program, and from there to a `Cost`.
-
-Its layers, first match wins: the user's override files, genai-prices' data, our own corrections, tables the user names.
-Whatever the layer, the user's multipliers come last.
-"""
+"""The price book: from a provider, a model, a moment and a context to a compiled program, and to a `Cost`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
-from fractions import Fraction
-from importlib import resources
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
 from spanledger.model import UNPRICED, Cost, Usage
-from spanledger.pricing import snapshot
-from spanledger.pricing.offer import ALWAYS, NEVER, Context, Terms
-from spanledger.pricing.overrides import Overrides, Rule, glob, read_overrides
+from spanledger.pricing.layers import UNKNOWN, Layers, Resolved
+from spanledger.pricing.offer import Context
+from spanledger.pricing.overrides import Overrides
 from spanledger.pricing.places import provider_id, region_of
 from spanledger.pricing.program import Program, compile_program, values_of
-from spanledger.pricing.units import UNIT_OF_PRICE, UNITS
+from spanledger.pricing.units import UNITS
 
 _CACHED_CALLS: Final = 2048
 _CACHED_PROGRAMS: Final = 64
-_MOST_ALIASES: Final = 4
 
-_MEANS: Final = {
-    ("service_tier", "batch"): ("processing", "batch"),  # Anthropic's way to say so
-    ("service_tier", "ON_DEMAND_PRIORITY"): ("service_tier", "priority"),  # Vertex AI's traffic types
-    ("service_tier", "ON_DEMAND_FLEX"): ("service_tier", "flex"),
-    ("service_tier", "PROVISIONED_THROUGHPUT"): ("service_tier", "provisioned"),
-    ("service_tier", "scale"): ("service_tier", "provisioned"),  # OpenAI's
-    ("service_tier", "reserved"): ("service_tier", "provisioned"),  # Bedrock's
-}
-"""What a provider answers → how price lists say the same."""
-_PROVISIONED: Final = ("service_tier", "provisioned")
-"""Capacity that is paid by time: a call has no price of its own."""
-_DEPENDS: Final = frozenset(
-    {("processing", "batch"), *(("service_tier", tier) for tier in ("flex", "priority", "fast")), ("speed", "fast")}
-)
-"""Contexts that change what a provider bills: without a price for them the standard one is not the whole truth."""
 _REPORTED: Final = frozenset({"service_tier", "processing", "speed", "inference_geo", "region", "search_type"})
 """Keys of a context that responses tell of. Others that a price file asks for are looked up in the call's metadata."""
-
-
-@dataclass(slots=True)
-class Resolved:
-    """The prices of one model in one context, valid from one moment to another, and why it is these."""
-
-    terms: Terms
-    multipliers: Mapping[str, str] | None = None
-    free: bool = False
-    exact: bool = True
-    """Every part of the context that changes a bill is taken into account."""
-    notes: tuple[str, ...] = ()
-    programs: dict[tuple[tuple[str, ...], bool], Program] = field(default_factory=dict)
-    """(other units in the usage, whether only priced units are told apart) → the program for it."""
-
-    @property
-    def ends(self) -> bool:
-        """Whether it is known that other prices follow."""
-        return self.terms.until != NEVER
-
-
-_UNKNOWN: Final = Resolved(Terms("no list", {}))
 
 
 class PriceBook:
@@ -76,20 +30,12 @@ class PriceBook:
     """
 
     def __init__(self, *, fixups: bool = True, overrides: Sequence[Overrides] = ()) -> None:
-        self._files = tuple(each for each in reversed(overrides) if each.table is None)
-        self._tables = tuple(each for each in reversed(overrides) if each.table is not None)
-        self._fixups = (_shipped(),) if fixups else ()
+        self._layers = Layers(overrides, fixups=fixups)
         self._cache: dict[tuple[str, tuple[str | None, ...], Context], Resolved] = {}
         self._told: set[tuple[str, str]] = set()
-        asked = {key for file in self._files for rule in (*file.multipliers, *file.free) for key in rule.when}
-        self._asked = tuple(sorted(asked - _REPORTED))
-        self.basis = " ".join(
-            [
-                snapshot.basis(),
-                *(f"fixups:{each.digest}" for each in self._fixups),
-                *(f"{each.name}:{each.digest}" for each in overrides),
-            ]
-        )
+        self._asked = tuple(sorted(self._layers.asked - _REPORTED))
+        self.basis = self._layers.basis
+        self.providers = self._layers.providers
 
     def price(
         self,
@@ -113,7 +59,7 @@ class PriceBook:
         local = UNPRICED
         if usage.usage_status != "missing":
             resolved = self.resolve(provider, models, at, context, server, metadata)
-            if resolved is not _UNKNOWN:
+            if resolved is not UNKNOWN:
                 local = self._local(usage, resolved)
         return local if stated is None else local.stated(stated)
 
@@ -135,19 +81,11 @@ class PriceBook:
         key = (provider, models, context)
         found = self._cache.get(key)
         if found is None or not found.terms.since <= at < found.terms.until:
-            found = self._look_up(provider_id(provider), models, at, context) or _UNKNOWN
+            found = self._layers.look_up(provider_id(provider), models, at, context) or UNKNOWN
             if len(self._cache) >= _CACHED_CALLS:
                 _halve(self._cache)
             self._cache[key] = found
         return found
-
-    @property
-    def providers(self) -> tuple[str, ...]:
-        """Every provider some list has prices of, in genai-prices' spelling."""
-        rules = [rule for file in self._files for rule in (*file.free, *(rule for rule, _ in file.models))]
-        named = [rule.provider for rule in rules if rule.provider]
-        named += [provider for file in self._tables for provider, _ in file.table or ()]
-        return tuple(dict.fromkeys((*snapshot.provider_ids(), *sorted(named))))
 
     def first_time(self, provider: str, model: str | None) -> bool:
         """True once per unpriced model, so that it is logged once. Bounded."""
@@ -194,129 +132,8 @@ class PriceBook:
             if value is not None:
                 yield key, str(value)
 
-    def _look_up(
-        self, provider: str, models: tuple[str | None, ...], at: datetime, context: Context
-    ) -> Resolved | None:
-        means = tuple(_MEANS.get(pair, pair) for pair in context)
-        for model in models:
-            found = self._of_model(provider, model, at, means) if model else None
-            if found is not None:
-                terms, notes = found
-                free = not terms.rates
-                if _PROVISIONED in means and not free and "service_tier" not in terms.covered:
-                    return None
-                names = tuple(name for name in (*models, model) if name)
-                terms, multipliers = self._multiplied(terms, provider, names, means)
-                exact = all(pair not in _DEPENDS or pair[0] in terms.covered for pair in means)
-                return Resolved(terms, multipliers or None, free, exact, notes)
-        return None
-
-    def _of_model(
-        self, provider: str, model: str, at: datetime, context: Context
-    ) -> tuple[Terms, tuple[str, ...]] | None:
-        """The terms of a model by whichever layer has them, and what led there."""
-        notes: list[str] = []
-        names = [model]
-        for file in (*self._files, *self._fixups):
-            for name in _aliases(file, provider, names[-1], notes):
-                names.append(name)  # noqa: PERF402  # the next alias starts from the last one
-        for file in self._files:
-            for name in names:
-                terms = _listed(file, provider, name, at, context)
-                if terms is not None:
-                    return terms, tuple(notes)
-        for file in self._fixups:  # genai-prices has none of these, or has them wrong
-            terms = _listed(file, provider, names[-1], at, context)
-            if terms is not None:
-                return terms, tuple(notes)
-        terms = snapshot.terms_of(provider, names[-1], at, context)
-        if terms is not None:
-            return self._derived(terms, provider, names[-1]), tuple(notes)
-        for file in self._tables:
-            for name in names:
-                offer = (file.table or {}).get((provider, name))
-                terms = offer.terms(at, context) if offer else None
-                if terms is not None and terms.rates:
-                    return terms, tuple(notes)
-        return None
-
-    def _derived(self, terms: Terms, provider: str, model: str) -> Terms:
-        rates = dict(terms.rates)
-        for rule in _rules(self._fixups + self._files, "derived", provider, model):
-            unit, base = UNIT_OF_PRICE[rule.entry.price].key, rates.get(UNIT_OF_PRICE[rule.entry.of].key)
-            if base is not None and unit not in rates:
-                rates[unit] = base.times(Fraction(rule.entry.times))
-        return replace(terms, rates=rates)
-
-    def _multiplied(
-        self, terms: Terms, provider: str, names: tuple[str, ...], context: Context
-    ) -> tuple[Terms, dict[str, str]]:
-        """The terms with every multiplier that applies. Ours are for genai-prices' figures; the user's for all."""
-        files = (self._fixups if terms.source.startswith("genai-prices") else ()) + self._files
-        applied: dict[str, str] = {}
-        covered = set(terms.covered)
-        rates = dict(terms.rates)
-        for rule in _rules(files, "multipliers", provider, *names):
-            if not _holds(rule.when, context):
-                continue
-            factor = Fraction(rule.entry.factor)
-            for key, rate in rates.items():
-                if rule.entry.applies_to == "all" or ("family", "tokens") in UNITS[key].dimensions:
-                    rates[key] = rate.times(factor)
-            label = rule.entry.label or ",".join(f"{key}={value}" for key, value in rule.when.items()) or rule.source
-            applied[label] = str(rule.entry.factor)
-            covered.update(rule.when)
-        return replace(terms, rates=rates, covered=frozenset(covered)), applied
-
-
-def _listed(file: Overrides, provider: str, model: str, at: datetime, context: Context) -> Terms | None:
-    """What an override file says of a model: free, priced, or nothing."""
-    for rule in file.free:
-        if rule.provider == provider and rule.match(model) and _holds(rule.when, context):
-            return Terms(f"{rule.source}, free", {}, ALWAYS, NEVER, frozenset(rule.when))
-    for rule, offer in file.models:
-        if rule.provider == provider and rule.match(model):
-            terms = offer.terms(at, context)
-            if terms is not None and terms.rates:
-                return terms
-    return None
-
-
-def _aliases(file: Overrides, provider: str, model: str, notes: list[str]) -> Iterator[str]:
-    """The names a model's alias leads to, one after the other."""
-    for _ in range(_MOST_ALIASES):
-        for rule in file.aliases:
-            found = glob(rule.entry.match).fullmatch(model) if rule.provider == provider else None
-            target = rule.entry.model.replace("*", found[found.lastindex or 0]) if found else model
-            if target != model:
-                notes.append(f"{model} is {target} ({rule.source})")
-                model = target
-                yield model
-                break
-        else:
-            return
-
-
-def _rules(files: Sequence[Overrides], kind: str, provider: str, *names: str) -> Iterator[Rule]:
-    """The rules of that kind about a provider and one of these names."""
-    for file in files:
-        for rule in getattr(file, kind):
-            if rule.provider in (None, provider) and any(rule.match(name) for name in names):
-                yield rule
-
-
-def _holds(when: Mapping[str, str], context: Context) -> bool:
-    """Whether a context has all of these; `*` is any text."""
-    told = dict(context)
-    return all(key in told and glob(wanted).fullmatch(told[key]) for key, wanted in when.items())
-
 
 def _halve(cache: dict[Any, Any]) -> None:
     """Keep a cache bounded: model names come from outside. The older half goes."""
     for old in list(islice(cache, len(cache) // 2)):
         cache.pop(old, None)
-
-
-def _shipped() -> Overrides:
-    with resources.as_file(resources.files("spanledger.pricing") / "fixups.yaml") as path:
-        return read_overrides(Path(path))
