@@ -10,6 +10,7 @@ import pytest
 from spanledger.ledger.queries import report
 from spanledger.ledger.sqlite import SqliteLedger, open_for_reading, open_for_writing
 from spanledger.model import COLUMNS, Attribution, Cost, Usage, UsageRecord, record_id_at, row_of
+from spanledger.recording.sink import SinkError
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -127,3 +128,11 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(path, monkeypatch):
     assert connection.execute("PRAGMA user_version").fetchone() == (1,)
     assert connection.execute("SELECT count(*) FROM usage_records").fetchone() == (0,)
     connection.close()
+
+
+def test_a_cost_beyond_what_a_column_holds_is_refused_for_good_and_holds_nothing_up(sink):
+    with pytest.raises(SinkError) as refused:
+        sink.send([row(cost=Cost(cost_pusd=2**63, cost_status="priced"))])
+    assert refused.value.permanent
+    sink.send([row(1)])
+    assert rows(sink.path, "cost_pusd") == [(1_500_000,)]

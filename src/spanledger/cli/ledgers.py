@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from spanledger.ledger import queries
-from spanledger.ledger.sqlite import open_for_reading, path_of
+from spanledger.ledger.sqlite import bring_up_to_date, open_for_reading, path_of
+from spanledger.recording.sink import SinkError
 from spanledger.settings import Settings, read_settings
 
 Answer = TypeVar("Answer")
@@ -94,6 +95,10 @@ def ask(settings: Settings, question: Callable[[sqlite3.Connection], Answer]) ->
         raise NotWell(
             f"there is no ledger at {path} yet; run a program under 'spanledger run' first, or name one with --ledger"
         )
+    try:
+        bring_up_to_date(path)
+    except (sqlite3.Error, SinkError) as error:
+        raise NotWell(f"the ledger {path} can't be read ({error}); nothing was changed") from None
     try:
         connection = open_for_reading(path)
         try:

@@ -107,7 +107,8 @@ def _offers(
     """Everybody's prices of a model: (provider, resolved)."""
     for name in [provider] if provider else book.providers:
         found = book.resolve(name, (model,), at, context)
-        if found.terms.rates or found.free:
+        everything = not provider and book.resolve(name, ("\0",), at, context).free  # whatever its models are called
+        if found.known and not everything:
             yield name, found
 
 
@@ -188,9 +189,9 @@ def _print_file(file: Overrides, book: PriceBook) -> None:
     now = datetime.now(UTC)
     rows = []
     for rule in file.aliases:
-        name = rule.entry.match.replace("*", "x")
-        found = book.resolve(rule.provider or "", (name,), now)
-        rows.append((rule.source, f"{rule.provider} {rule.entry.match}", rule.entry.model, _told(found)))
+        found = book.resolve(rule.provider or "", (rule.entry.match.replace("*", "x"),), now)
+        said = "depends on its name" if "*" in rule.entry.model else _told(found)
+        rows.append((rule.source, f"{rule.provider} {rule.entry.match}", rule.entry.model, said))
     for rule, offer in file.models:
         terms = offer.terms(now, ())
         said = f"{len(terms.rates)} rates now" if terms and terms.rates else "no rates at this moment"

@@ -133,7 +133,10 @@ def moment(text: str, now: datetime) -> datetime:
     Raises `ValueError`.
     """
     if text[-1:] in _UNITS and text[:-1].isdecimal():
-        return now - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
+        try:
+            return now - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
+        except (OverflowError, ValueError):
+            raise ValueError(f"{text!r} is longer ago than there are dates") from None
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

@@ -23,6 +23,7 @@ _INSERT: Final = (
     " :now,"
     " current_cost_pusd, current_cost_status, current_price_basis, :cost_pusd, :cost_breakdown, :cost_source,"
     " :cost_status, :price_basis, :price_multipliers FROM current_costs WHERE record_id = :record_id"
+    " AND current_cost_source IN ('local', 'none')"
     " AND (current_cost_pusd IS NOT :cost_pusd OR current_cost_status <> :cost_status)"
 )
 

@@ -72,8 +72,10 @@ class SqliteLedger:
                 return self._transact(statements)
             finally:
                 self._lease.release()
-        except (OSError, sqlite3.Error, LedgerVersionError) as error:
-            damaged = isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError))
+        except (OSError, sqlite3.Error, OverflowError, LedgerVersionError) as error:
+            damaged = isinstance(
+                error, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
+            )
             self.close()
             raise SinkError(f"{type(error).__name__}: {error}", permanent=damaged) from error
 
@@ -140,6 +142,19 @@ def migrate(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+
+def bring_up_to_date(path: Path) -> None:
+    """Migrate a ledger that an older version made, in turn with its writers. Raises `sqlite3.Error`, `SinkError`."""
+    connection = open_for_reading(path)
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    finally:
+        connection.close()
+    if 0 < version < len(MIGRATIONS):
+        sink = SqliteLedger(path)
+        sink.write(lambda _: None)
+        sink.close()
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:

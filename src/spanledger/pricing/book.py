@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Final
 
 from spanledger.model import UNPRICED, Cost, Usage
-from spanledger.pricing.layers import UNKNOWN, Layers, Resolved
+from spanledger.pricing.layers import Layers, Resolved
 from spanledger.pricing.offer import Context
 from spanledger.pricing.overrides import Overrides
 from spanledger.pricing.places import provider_id, region_of
@@ -59,7 +59,7 @@ class PriceBook:
         local = UNPRICED
         if usage.usage_status != "missing":
             resolved = self.resolve(provider, models, at, context, server, metadata)
-            if resolved is not UNKNOWN:
+            if resolved.known:
                 local = self._local(usage, resolved)
         return local if stated is None else local.stated(stated)
 
@@ -81,7 +81,7 @@ class PriceBook:
         key = (provider, models, context)
         found = self._cache.get(key)
         if found is None or not found.terms.since <= at < found.terms.until:
-            found = self._layers.look_up(provider_id(provider), models, at, context) or UNKNOWN
+            found = self._layers.look_up(provider_id(provider), models, at, context)
             if len(self._cache) >= _CACHED_CALLS:
                 _halve(self._cache)
             self._cache[key] = found

@@ -13,6 +13,7 @@ import yaml
 
 _MOST_BYTES: Final = 32 * 2**20
 _DEEPEST: Final = 20
+_MOST_PLACES: Final = 200_000
 
 Place = tuple[str | int, ...]
 
@@ -56,7 +57,7 @@ def read_document(path: Path) -> tuple[Document, bytes]:
 def _json(name: str, text: str) -> Document:
     try:
         data = json.loads(text, parse_float=Decimal, parse_constant=str)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:  # a number may be beyond what there is
         line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
         raise PriceFileError(f"{name} line {line}: this is no JSON ({error})") from None
     if isinstance(data, dict) and "version" not in data:
@@ -66,30 +67,39 @@ def _json(name: str, text: str) -> Document:
 
 
 def _yaml(name: str, text: str) -> Document:
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "too deep"
-        raise PriceFileError(f"{name} line {mark.line + 1 if mark else 1}: this is no YAML ({problem})") from None
-    finally:
-        loader.dispose()
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
+        raise PriceFileError(f"{name} line {_line_of(error, text)}: this is no YAML ({_problem(error)})") from None
     lines: dict[Place, int] = {}
     return Document(name, None if node is None else _plain(name, node, (), lines), lines)
+
+
+def _line_of(error: Exception, text: str) -> int:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return int(error.problem_mark.line) + 1
+    position = getattr(error, "position", None)
+    return text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
+
+
+def _problem(error: Exception) -> str:
+    said = getattr(error, "problem", None) or getattr(error, "reason", None)
+    return str(said) if said else f"{type(error).__name__}: too deep or out of range"
 
 
 def _plain(name: str, node: yaml.Node, place: Place, lines: dict[Place, int]) -> Any:
     """The node as mappings, lists and texts: a number stays as it was written."""
     lines.setdefault(place, node.start_mark.line + 1)
-    if len(place) > _DEEPEST:
-        raise PriceFileError(f"{name} line {node.start_mark.line + 1}: this is nested too deep")
+    if len(place) > _DEEPEST or len(lines) > _MOST_PLACES:
+        raise PriceFileError(f"{name} line {node.start_mark.line + 1}: this is nested too deep, or too much")
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode) or key.value in found:
-                raise PriceFileError(f"{name} line {line}: {getattr(key, 'value', 'a key')!r} stands there twice")
+            if not isinstance(key, yaml.ScalarNode):
+                raise PriceFileError(f"{name} line {line}: a key has to be a text")
+            if key.value in found:
+                raise PriceFileError(f"{name} line {line}: {key.value!r} stands there twice")
             lines[*place, key.value] = line
             found[key.value] = _plain(name, value, (*place, key.value), lines)
         return found

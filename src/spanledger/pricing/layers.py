@@ -49,6 +49,8 @@ class Resolved:
     exact: bool = True
     """Every part of the context that changes a bill is taken into account."""
     notes: tuple[str, ...] = ()
+    known: bool = True
+    """Some list has prices for it, or says that it is free."""
     programs: dict[tuple[tuple[str, ...], bool], Program] = field(default_factory=dict)
     """(other units in the usage, whether only priced units are told apart) → the program for it."""
 
@@ -56,9 +58,6 @@ class Resolved:
     def ends(self) -> bool:
         """Whether it is known that other prices follow."""
         return self.terms.until != NEVER
-
-
-UNKNOWN: Final = Resolved(Terms("no list", {}))
 
 
 class Layers:
@@ -98,49 +97,75 @@ class Layers:
         named += [provider for file in self._tables for provider, _ in file.table or ()]
         return tuple(dict.fromkeys((*snapshot.provider_ids(), *sorted(named))))
 
-    def look_up(self, provider: str, models: tuple[str | None, ...], at: datetime, context: Context) -> Resolved | None:
-        """The prices of the first of these models that has some, in genai-prices' spelling of the provider."""
-        means = tuple(_MEANS.get(pair, pair) for pair in context)
-        for model in models:
-            found = self._of_model(provider, model, at, means) if model else None
-            if found is not None:
-                terms, notes = found
-                free = not terms.rates
-                if _PROVISIONED in means and not free and "service_tier" not in terms.covered:
-                    return None
-                names = tuple(name for name in (*models, model) if name)
-                terms, multipliers = self._multiplied(terms, provider, names, means)
-                exact = all(pair not in _DEPENDS or pair[0] in terms.covered for pair in means)
-                return Resolved(terms, multipliers or None, free, exact, notes)
-        return None
+    def look_up(self, provider: str, models: tuple[str | None, ...], at: datetime, context: Context) -> Resolved:
+        """The prices of the first of these models that has some, in genai-prices' spelling of the provider.
 
-    def _of_model(
-        self, provider: str, model: str, at: datetime, context: Context
-    ) -> tuple[Terms, tuple[str, ...]] | None:
-        """The terms of a model by whichever layer has them, and what led there."""
-        notes: list[str] = []
+        Whatever is found holds only until some list has something else to say of one of these models.
+        """
+        means = tuple(_MEANS.get(pair, pair) for pair in context)
+        names: list[str] = []
+        found: tuple[Terms, tuple[str, ...]] | None = None
+        for model in models:
+            if model:
+                notes: list[str] = []
+                reached = self._names(provider, model, notes)
+                names += reached
+                terms = None if found else self._of_names(provider, reached, at, means)
+                if terms is not None:
+                    found = terms, tuple(notes)
+        if found is None or (_PROVISIONED in means and found[0].rates and "service_tier" not in found[0].covered):
+            return Resolved(self._bounded(Terms("no list", {}), provider, names, at), known=False)
+        terms, notes_told = found
+        free = not terms.rates
+        terms, multipliers = self._multiplied(self._bounded(terms, provider, names, at), provider, names, means)
+        exact = all(pair not in _DEPENDS or pair[0] in terms.covered for pair in means)
+        return Resolved(terms, multipliers or None, free, exact, notes_told)
+
+    def _bounded(self, terms: Terms, provider: str, names: Sequence[str], at: datetime) -> Terms:
+        """The terms, until the next start of a period that a file or table has for one of these names."""
+        offers = [
+            offer
+            for file in (*self._files, *self._fixups)
+            for rule, offer in file.models
+            if rule.provider == provider and any(rule.match(name) for name in names)
+        ]
+        offers += [
+            offer for file in self._tables for name in names if (offer := (file.table or {}).get((provider, name)))
+        ]
+        starts = [period.since for offer in offers for period in offer.periods]
+        return replace(
+            terms,
+            since=max([terms.since, *(start for start in starts if start <= at)]),
+            until=min([terms.until, *(start for start in starts if start > at)]),
+        )
+
+    def _names(self, provider: str, model: str, notes: list[str]) -> list[str]:
+        """The model's name, and those that aliases lead to."""
         names = [model]
         for file in (*self._files, *self._fixups):
-            for name in _aliases(file, provider, names[-1], notes):
-                names.append(name)  # noqa: PERF402  # the next alias starts from the last one
+            names += _aliases(file, provider, names[-1], notes)
+        return names
+
+    def _of_names(self, provider: str, names: Sequence[str], at: datetime, context: Context) -> Terms | None:
+        """The terms of a model by the first layer that has some. `names`: its own, then those aliases lead to."""
         for file in self._files:
             for name in names:
                 terms = _listed(file, provider, name, at, context)
                 if terms is not None:
-                    return terms, tuple(notes)
+                    return terms
         for file in self._fixups:  # genai-prices has none of these, or has them wrong
             terms = _listed(file, provider, names[-1], at, context)
             if terms is not None:
-                return terms, tuple(notes)
+                return terms
         terms = snapshot.terms_of(provider, names[-1], at, context)
         if terms is not None:
-            return self._derived(terms, provider, names[-1]), tuple(notes)
+            return self._derived(terms, provider, names[-1])
         for file in self._tables:
             for name in names:
                 offer = (file.table or {}).get((provider, name))
                 terms = offer.terms(at, context) if offer else None
                 if terms is not None and terms.rates:
-                    return terms, tuple(notes)
+                    return terms
         return None
 
     def _derived(self, terms: Terms, provider: str, model: str) -> Terms:
@@ -152,7 +177,7 @@ class Layers:
         return replace(terms, rates=rates)
 
     def _multiplied(
-        self, terms: Terms, provider: str, names: tuple[str, ...], context: Context
+        self, terms: Terms, provider: str, names: Sequence[str], context: Context
     ) -> tuple[Terms, dict[str, str]]:
         """The terms with every multiplier that applies. Ours are for genai-prices' figures; the user's for all."""
         files = (self._fixups if terms.source.startswith("genai-prices") else ()) + self._files
@@ -167,6 +192,8 @@ class Layers:
                 if rule.entry.applies_to == "all" or ("family", "tokens") in UNITS[key].dimensions:
                     rates[key] = rate.times(factor)
             label = rule.entry.label or ",".join(f"{key}={value}" for key, value in rule.when.items()) or rule.source
+            if label in applied:
+                label = f"{label} ({rule.source})"
             applied[label] = str(rule.entry.factor)
             covered.update(rule.when)
         return replace(terms, rates=rates, covered=frozenset(covered)), applied

@@ -60,20 +60,24 @@ def read_overrides(path: Path) -> Overrides:
         return _overrides(document, found, digest)
     except ValidationError as error:
         raise PriceFileError(_told(document, error)) from None
-    except re.error as error:
-        raise PriceFileError(f"{path.name}: {error.pattern!r} is no regular expression ({error})") from None
 
 
 def _overrides(document: Document, found: OverrideFile, digest: str) -> Overrides:
     def rules(kind: str) -> Iterator[Rule]:
         for number, entry in enumerate(getattr(found, kind)):
-            for name in (entry.price, entry.of) if isinstance(entry, Derived) else ():
-                if name not in UNIT_OF_PRICE:
-                    raise PriceFileError(f"{document.where((kind, number))}: there is no price {name!r}")
+            for key in ("price", "of") if isinstance(entry, Derived) else ():
+                if getattr(entry, key) not in UNIT_OF_PRICE:
+                    there = document.where((kind, number, key))
+                    raise PriceFileError(f"{there}: there is no price {getattr(entry, key)!r}")
+            try:
+                match = _predicate(entry.match)
+            except (re.error, OverflowError, RecursionError) as error:
+                there = document.where((kind, number, "match", "regex"))
+                raise PriceFileError(f"{there}: this is no regular expression ({error})") from None
             yield Rule(
                 source=document.where((kind, number)),
                 provider=provider_id(entry.provider) if entry.provider else None,
-                match=_predicate(entry.match),
+                match=match,
                 when=getattr(entry, "when", None) or {},
                 entry=entry,
             )
@@ -132,7 +136,11 @@ def _rates(entry: Any) -> dict[str, Any]:
 
 def _told(document: Document, error: ValidationError) -> str:
     """The first thing that is wrong, as one line."""
-    first = min(error.errors(), key=lambda each: document.line(_place(each["loc"])))
+    errors = error.errors(include_url=False)
+    # Where an object stands for a text or an object, what is wrong inside it is what is wrong.
+    inner = [each for each in errors if not isinstance(each["input"], (dict, list))] or errors
+    inner = [each for each in errors if each["type"] in ("extra_forbidden", "missing")] or inner
+    first = min(inner, key=lambda each: document.line(_place(each["loc"])))
     place = _place(first["loc"])
     said = {
         "extra_forbidden": "this key is not known",

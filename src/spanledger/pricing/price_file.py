@@ -40,18 +40,26 @@ def _moment(value: Any) -> datetime:
     raise ValueError("expected a date, such as 2026-11-01")
 
 
+def _no_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")  # noqa: TRY004  # pydantic wants a ValueError
+    return value
+
+
 Amount = Annotated[
     Decimal,
     BeforeValidator(_amount),
     WithJsonSchema({"type": ["string", "number"], "pattern": r"^\d+(\.\d+)?([eE]-?\d+)?$", "minimum": 0}),
 ]
-Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
-Count = Annotated[int, Field(ge=0)]
+Moment = Annotated[
+    datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}"})
+]
+Count = Annotated[int, Field(ge=0), BeforeValidator(_no_flag)]
 Text = Annotated[str, Field(min_length=1)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
 class Match(_Strict):
@@ -156,7 +164,7 @@ class Free(_Strict):
 class OverrideFile(_Strict):
     """Prices that win over the price list."""
 
-    version: Literal["1", 1]
+    version: Annotated[Literal["1", 1], BeforeValidator(_no_flag)]
     currency: Literal["USD"] = "USD"
     aliases: list[Alias] = []
     models: list[Model] = []

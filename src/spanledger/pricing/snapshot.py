@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from functools import cache
 from hashlib import sha256
@@ -67,11 +68,18 @@ def _validity(info: Any, at: datetime) -> tuple[datetime, datetime]:
             clock = getattr(condition, name, None)
             if clock is not None:
                 edge = datetime.combine(midnight.date(), clock, clock.tzinfo or UTC).astimezone(UTC)
-                edges.update((edge - _DAY, edge, edge + _DAY))
+                edges.update(_days_around(edge))
     return (
         max((edge for edge in edges if edge <= at), default=ALWAYS),
         min((edge for edge in edges if edge > at), default=NEVER),
     )
+
+
+def _days_around(edge: datetime) -> Iterator[datetime]:
+    """The same time of the day before, of that day and of the next, as far as there are such days."""
+    for days in (-_DAY, timedelta(), _DAY):
+        with suppress(OverflowError):
+            yield edge + days
 
 
 @cache

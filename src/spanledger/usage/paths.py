@@ -11,7 +11,19 @@ from typing import Any, Final
 
 _DEPTH: Final = 5
 _WORDS: Final = frozenset(
-    {"type", "modality", "ttl", "model", "currency", "service_tier", "speed", "inference_geo", "traffic_type"}
+    {
+        "type",
+        "modality",
+        "ttl",
+        "model",
+        "currency",
+        "service_tier",
+        "speed",
+        "inference_geo",
+        "traffic_type",
+        "trafficType",
+        "serviceTier",
+    }
 )
 """Members of a usage object whose text says how to read or price a count."""
 _WORD: Final = re.compile(r"[\w./:@-]{1,80}")
@@ -70,7 +82,10 @@ def member(value: Any, name: str | int) -> Any:
     if isinstance(value, (list, tuple)):
         if isinstance(name, int):
             return value[name] if name < len(value) else None
-        return [member(each, name) for each in value] if name != "*" else value
+        if name == "*":
+            return value
+        items = [member(each, name) for each in value]
+        return items if any(each is not None for each in items) else None
     return getattr(value, name, None) if isinstance(name, str) else None
 
 

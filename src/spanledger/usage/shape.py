@@ -90,11 +90,11 @@ class Reader:
             elif value:
                 other[name] = value
         if self._total is not None:
-            self._take_reasoning_in(raw, counts)
+            self._take_reasoning_in(raw, counts, other)
         status = self._status(counts or other, broken=broken)
         for name, count in items.items():
             if name in _FIELDS:
-                counts[name] = count
+                counts[name] = count or counts.get(name, 0)
             elif count:
                 other[name] = count
         if other:
@@ -111,13 +111,14 @@ class Reader:
         """The cost the provider states itself, int pico-USD, or `None`."""
         return stated_cost(self.shape.stated, raw) if self.shape.stated and raw is not None else None
 
-    def _take_reasoning_in(self, raw: Any, counts: dict[str, Any]) -> None:
+    def _take_reasoning_in(self, raw: Any, counts: dict[str, Any], other: dict[str, int]) -> None:
         thought = counts.get("reasoning_tokens")
         if not thought or not all(each in counts for each in self.shape.requires):
             return
         parts = sum(counts[each] for each in self.shape.requires)
         outside = self._total is not None and walk(raw, self._total) == parts + thought
-        if not outside and self._beside is not None and thought > counts["output_tokens"]:
+        answer = counts["output_tokens"] - other.get("output_citation_tokens", 0)
+        if not outside and self._beside is not None and thought > answer:
             outside = walk(raw, self._beside) == thought
         if outside:
             counts["output_tokens"] += thought

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any, Final
 
@@ -15,7 +15,9 @@ from spanledger.usage.paths import at_path
 
 _MOST_USD: Final = 10**6
 """No call costs more; a larger amount is a broken answer, not a bill."""
-_HEADER_AMOUNT: Final = re.compile(r"\s*([0-9.eE+-]+)\s*(?:USD)?\s*")
+_ANY: Final = Context(traps=[InvalidOperation])
+_NUMBER: Final = re.compile(r"[0-9.eE+-]+")
+_HEADER_AMOUNT: Final = re.compile(rf"\s*({_NUMBER.pattern})\s*(?:USD)?\s*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +74,13 @@ def _amount(value: Any, unit: int) -> int | None:
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return None
     try:
-        exact = Decimal(repr(value) if isinstance(value, float) else value)
+        exact = Decimal(repr(value) if isinstance(value, float) else value, _ANY)
     except InvalidOperation:
         return None
-    if not exact.is_finite() or exact < 0 or exact * unit > _MOST_USD * PICO_USD or exact.adjusted() < -30:
+    if not exact.is_finite() or exact < 0 or not -30 <= exact.adjusted() <= 30:
         return None
-    return round(Fraction(exact) * unit)
+    pusd = round(Fraction(exact) * unit)
+    return pusd if pusd <= _MOST_USD * PICO_USD else None

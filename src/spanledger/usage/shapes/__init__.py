@@ -33,10 +33,10 @@ def read_again(shape: str | None, raw: Any, known: Usage) -> Usage:
     """
     if shape not in SHAPES or not isinstance(raw, Mapping):
         return known
-    counts = SHAPES[shape].counts
-    fields = {name: getattr(known, name) for name in ITEMS if name not in counts}
-    items = {name: count for name, count in {**fields, **(known.other_usage or {})}.items() if count is not None}
-    found = _reader(shape).usage(raw, {name: count for name, count in items.items() if name not in counts})
+    counts, found = SHAPES[shape].counts, _reader(shape).usage(raw)
+    items = {name: getattr(known, name) for name in ITEMS if getattr(found, name) is None}
+    items |= {name: count for name, count in (known.other_usage or {}).items() if name not in counts}
+    found = _reader(shape).usage(raw, {name: count for name, count in items.items() if count is not None})
     return known if found.usage_status == "missing" else found
 
 

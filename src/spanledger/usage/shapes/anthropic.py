@@ -27,7 +27,10 @@ MESSAGES: Final = Shape(
         "output_tokens": ("output_tokens", f"{_ITERATIONS}.output_tokens"),
         "cache_read_tokens": ("cache_read_input_tokens", f"{_ITERATIONS}.cache_read_input_tokens"),
         "cache_write_tokens": ("cache_creation_input_tokens", f"{_ITERATIONS}.cache_creation_input_tokens"),
-        "cache_write_long_tokens": ("cache_creation.ephemeral_1h_input_tokens",),
+        "cache_write_long_tokens": (
+            "?cache_creation.ephemeral_1h_input_tokens",
+            f"{_ITERATIONS}.cache_creation.ephemeral_1h_input_tokens",
+        ),
         "reasoning_tokens": ("output_tokens_details.thinking_tokens",),
         "web_searches": ("server_tool_use.web_search_requests",),
         "code_executions": ("server_tool_use.code_execution_requests",),

@@ -11,6 +11,7 @@ from typing import Final
 from spanledger.usage.shape import Shape
 
 _PROMPT: Final = "prompt_tokens_details|promptTokensDetails"
+_TOOLS: Final = "tool_use_prompt_tokens_details|toolUsePromptTokensDetails"
 _CACHE: Final = "cache_tokens_details|cacheTokensDetails"
 _ANSWER: Final = (
     "candidates_tokens_details|candidatesTokensDetails|response_tokens_details|responseTokensDetails"  # live: response
@@ -19,7 +20,7 @@ _ANSWER: Final = (
 
 def _of(details: str, modality: str) -> str:
     return "|".join(
-        f"{name}[modality={modality}].{count}" for name in details.split("|") for count in ("token_count", "tokenCount")
+        f"{name}[modality={modality}].{'token_count' if '_' in name else 'tokenCount'}" for name in details.split("|")
     )
 
 
@@ -36,10 +37,15 @@ GENERATE_CONTENT: Final = Shape(
         ),
         "cache_read_tokens": ("cached_content_token_count|cachedContentTokenCount",),
         "reasoning_tokens": ("thoughts_token_count|thoughtsTokenCount",),
-        "input_audio_tokens": (_of(_PROMPT, "AUDIO"),),
+        "input_audio_tokens": ("?" + _of(_PROMPT, "AUDIO"), _of(_TOOLS, "AUDIO")),
         # A page of a document is billed as an image.
-        "input_image_tokens": ("?" + _of(_PROMPT, "IMAGE"), _of(_PROMPT, "DOCUMENT")),
-        "input_video_tokens": (_of(_PROMPT, "VIDEO"),),
+        "input_image_tokens": (
+            "?" + _of(_PROMPT, "IMAGE"),
+            _of(_PROMPT, "DOCUMENT"),
+            _of(_TOOLS, "IMAGE"),
+            _of(_TOOLS, "DOCUMENT"),
+        ),
+        "input_video_tokens": ("?" + _of(_PROMPT, "VIDEO"), _of(_TOOLS, "VIDEO")),
         "cache_audio_read_tokens": (_of(_CACHE, "AUDIO"),),
         "cache_image_read_tokens": ("?" + _of(_CACHE, "IMAGE"), _of(_CACHE, "DOCUMENT")),
         "cache_video_read_tokens": (_of(_CACHE, "VIDEO"),),
