@@ -257,10 +257,10 @@ class Patches:
         return since is None or str(getattr(client, since[0], "")) >= since[1]
 
 
-def _pass_response(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-    """An HTTP response goes by: the call under way keeps its headers, which may state a cost. Never raises itself."""
+def _pass_response(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+    """An HTTP response goes by: this client's call under way keeps its headers, which may state a cost."""
     outer = _calling.get()
-    if outer is not None:
+    if outer is not None and outer[0] is instance:
         outer[1].headers = getattr(kwargs.get("response"), "headers", None)
     return wrapped(*args, **kwargs)
 

@@ -75,8 +75,6 @@ class Step(NamedTuple):
 
     place: int
     """Of its count among the values a program runs on."""
-    parts: tuple[int, ...]
-    """Indexes of the steps whose counts are inside this one's."""
     base: int | None
     tiers: tuple[tuple[int, int], ...]
     bucket: str
@@ -100,6 +98,8 @@ class Program:
     """Prices of one model. `scale` is the common denominator of all its integer rates."""
 
     steps: tuple[Step, ...]
+    wholes: tuple[tuple[int, int, tuple[int, ...]], ...]
+    """Steps that others are parts of, the most particular first: index, place of the count, indexes of the parts."""
     scale: int
     free: bool
     overlaps: tuple[tuple[int, int, int], ...]
@@ -111,36 +111,38 @@ class Program:
         Parts that exceed their whole are cut until they fit, so that nothing is billed beyond the whole. Half a
         pico-USD is rounded to even, once, on the total.
         """
-        leaves = [0] * len(self.steps)
-        known = clamped = unknown = False
-        for number, (place, parts, base, _, _) in enumerate(self.steps):
-            leaf = values[place]
-            if leaf is None:
+        leaves = [values[step[0]] or 0 for step in self.steps]
+        clamped = unknown = False
+        for number, place, parts in self.wholes:
+            if values[place] is None:
                 continue
-            known = known or base is not None
+            leaf = leaves[number]
             for part in parts:
-                if leaves[part]:
-                    leaf -= leaves[part]
+                leaf -= leaves[part]
             if leaf < 0:
                 clamped = True
                 leaf = _cut(leaves, parts, leaf)
             leaves[number] = leaf
-        if not known:
-            return Sum(None, {}, any(leaves), clamped)
-        scale, total, done, prompt = self.scale, 0, 0, values[0] or 0
+        scale, total, done = self.scale, 0, 0
         breakdown: dict[str, int] = {}
-        for leaf, (_, _, rate, tiers, bucket) in zip(leaves, self.steps, strict=True):
+        for leaf, step in zip(leaves, self.steps, strict=True):
             if not leaf:
                 continue
+            _, rate, tiers, bucket = step
             if rate is None:
                 unknown = True
                 continue
             for start, above in tiers:
-                if prompt > start:
-                    rate = above  # noqa: PLW2901  # the tier's instead
-            total += leaf * rate
-            before, done = done, total if scale == 1 else _rounded(total, scale)
-            breakdown[bucket] = breakdown.get(bucket, 0) + done - before
+                if (values[0] or 0) > start:
+                    rate = above
+            amount = leaf * rate
+            if scale != 1:  # whole rates are the rule
+                total += amount
+                amount = _rounded(total, scale) - done
+            done += amount
+            breakdown[bucket] = breakdown[bucket] + amount if bucket in breakdown else amount
+        if not breakdown and not any(values[step.place] is not None and step.base is not None for step in self.steps):
+            return Sum(None, breakdown, unknown, clamped)
         return Sum(done, breakdown, unknown, clamped)
 
 
@@ -189,15 +191,19 @@ def compile_program(
     steps = tuple(
         Step(
             place=place[key],
-            parts=tuple(i for i in range(number) if units[keys[i]].dimensions > units[key].dimensions),
             base=None if rate is None else int(rate.base * scale),
             tiers=() if rate is None else tuple((start, int(above * scale)) for start, above in rate.tiers),
             bucket=BUCKET_OF.get(key, key),
         )
-        for number, (key, rate) in enumerate(zip(keys, found, strict=True))
+        for key, rate in zip(keys, found, strict=True)
+    )
+    wholes = (
+        (number, place[key], tuple(i for i in range(number) if units[keys[i]].dimensions > units[key].dimensions))
+        for number, key in enumerate(keys)
     )
     return Program(
         steps=steps,
+        wholes=tuple(each for each in wholes if each[2]),
         scale=scale,
         free=bool(fractions) and not any(fractions),
         overlaps=tuple(_overlaps(units, rates, place)),
