@@ -60,6 +60,8 @@ def stated_cost(places: tuple[Stated, ...], usage: Any) -> int | None:
 def header_cost(headers: Any) -> int | None:
     """The cost that response headers (a mapping with case-insensitive `get`) state, int pico-USD."""
     for name, zero in HEADERS.items():
+        if name not in headers:
+            continue
         value = headers.get(name)
         found = _HEADER_AMOUNT.fullmatch(value) if isinstance(value, str) else None
         amount = _amount(found[1], PICO_USD) if found else None
