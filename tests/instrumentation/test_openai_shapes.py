@@ -239,7 +239,7 @@ def test_a_method_that_calls_another_one_of_the_sdk_is_one_call(client, ledger, 
 
         from spanledger.instrumentation.patch import Watched
 
-        watched = vars(Completions)["parse"]
+        watched = vars(Completions).get("parse") or vars(Completions)["create"]  # until 1.39 there is no `parse`
         outer = Watched(lambda self, **request: self.create(**request), watched._self_wrapper)
         answer = outer.__get__(client.chat.completions, Completions)(**CHAT)
     else:
