@@ -6,7 +6,8 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +43,30 @@ class Line:
         self.new += (each.cost.cost_pusd or 0) * each.weight
 
 
+@dataclass(slots=True)
+class Outcome:
+    """What a repricing has found so far, by provider, model, old and new status."""
+
+    lines: defaultdict[tuple[str, str | None, str, str], Line] = field(default_factory=lambda: defaultdict(Line))
+    looked_at: int = 0
+    written: int = 0
+
+    def saw(self, advance: Callable[[int], None]) -> Callable[[int], None]:
+        """Count the rows looked at, and pass them on."""
+
+        def seen(rows: int) -> None:
+            self.looked_at += rows
+            advance(rows)
+
+        return seen
+
+    def add(self, batch: Sequence[Adjustment], written: int) -> None:
+        """More adjustments, of which so many were written."""
+        self.written += written
+        for each in batch:
+            self.lines[each.provider, each.model, each.old_status, each.cost.cost_status].add(each)
+
+
 @click.command()
 @period_options
 @click.option("--apply", "applied", is_flag=True, help="Write the adjustments. Without it nothing is changed.")
@@ -58,39 +83,26 @@ def reprice(
     """
     start, end, conditions = period_of(since, until, where)
     settings = settings_of(ledger)
-    book = book_of_settings()
-    lines: defaultdict[tuple[str, str | None, str, str], Line] = defaultdict(Line)
-    looked_at = written = 0
+    price = _pricer(book_of_settings())
+    sink = SqliteLedger(path_of(settings.ledger_url)) if applied else None
+    outcome = Outcome()
 
     def go(connection: sqlite3.Connection) -> None:
-        nonlocal looked_at, written
         total = count(connection, since=start, until=end, where=conditions)
-        sink = SqliteLedger(path_of(settings.ledger_url))
-        batch: list[Adjustment] = []
         with progress("pricing", total) as advance:
-
-            def seen(rows: int) -> None:
-                nonlocal looked_at
-                looked_at += rows
-                advance(rows)
-
-            for each in adjustments(connection, _pricer(book), since=start, until=end, where=conditions, seen=seen):
-                lines[each.provider, each.model, each.old_status, each.cost.cost_status].add(each)
-                batch.append(each)
-                if applied and len(batch) == BATCH:
-                    written += apply(sink, batch)
-                    batch.clear()
-        if applied and batch:
-            written += apply(sink, batch)
-        sink.close()
+            found = adjustments(connection, price, since=start, until=end, where=conditions, seen=outcome.saw(advance))
+            while batch := list(islice(found, BATCH)):
+                outcome.add(batch, apply(sink, batch) if sink else 0)
 
     try:
         ask(settings, go)
     except SinkError as error:
-        raise NotWell(
-            f"the ledger can't be written ({error}); {written} adjustments are in it, the rest is not"
-        ) from None
-    _tell(lines, looked_at, written if applied else None, form)
+        there = f"{outcome.written} adjustments are in it, the rest is not"
+        raise NotWell(f"the ledger can't be written ({error}); {there}") from None
+    finally:
+        if sink:
+            sink.close()
+    _tell(outcome, outcome.written if applied else None, form)
 
 
 def _pricer(book: PriceBook) -> Callable[[Mapping[str, Any]], Cost]:
@@ -101,10 +113,9 @@ def _pricer(book: PriceBook) -> Callable[[Mapping[str, Any]], Cost]:
     return price
 
 
-def _tell(
-    lines: Mapping[tuple[str, str | None, str, str], Line], looked_at: int, written: int | None, form: str
-) -> None:
-    ordered = sorted(lines.items(), key=lambda each: -abs(each[1].new - each[1].old))
+def _tell(outcome: Outcome, written: int | None, form: str) -> None:
+    looked_at = outcome.looked_at
+    ordered = sorted(outcome.lines.items(), key=lambda each: -abs(each[1].new - each[1].old))
     total = Line()
     for _, line in ordered:
         total.calls, total.old, total.new = total.calls + line.calls, total.old + line.old, total.new + line.new
