@@ -3,7 +3,8 @@
 python docs/generate.py            # write the pages
 python docs/generate.py --check    # exit 1 if a page differs from what would be written
 
-Sources: `semconv/registry.yaml` (attributes, metrics), `spanledger.settings.TABLE` (settings), the ledger's own schema.
+Sources: `semconv/registry.yaml` (attributes, metrics), `spanledger.settings.TABLE` (settings), the ledger's own schema,
+`spanledger.instrumentation.providers` (providers).
 """  # noqa: INP001  # a script, no package
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import sqlite3
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ import yaml
 
 from spanledger import conventions
 from spanledger.instrumentation.providers import PROVIDERS
+from spanledger.instrumentation.spec import Announcement, Batch, Endpoint, Provider
 from spanledger.ledger.sqlite import migrate
 from spanledger.pricing.price_file import json_schema
 from spanledger.settings import TABLE, Setting
@@ -56,6 +58,7 @@ def pages() -> dict[str, str]:
         "attributes.md": _page(attributes(groups)),
         "metrics.md": _page(metrics(groups)),
         "settings.md": _page(settings()),
+        "providers.md": _page(providers()),
         "ledger.md": _page(ledger()),
         "price-file.schema.json": json.dumps(json_schema(), indent=2) + "\n",
     }
@@ -169,7 +172,13 @@ def _example(value: Any) -> str:
 
 def _standard_attributes() -> Iterator[str]:
     asked = sorted(
-        {name for provider in PROVIDERS.values() for each in provider.targets for name in each.endpoint.request}
+        {
+            name
+            for provider in PROVIDERS.values()
+            for each in provider.targets
+            for one in each.endpoints
+            for name in one.request
+        }
     )
     yield from (
         "## Of OpenTelemetry's own conventions",
@@ -327,6 +336,106 @@ def settings() -> Iterator[str]:
             (_code("OTEL_SERVICE_NAME"), "Service name, also in the ledger where `app_name` is not set."),
         ),
     )
+
+
+# Providers.
+
+
+def providers() -> Iterator[str]:
+    """What is captured where."""
+    yield from (
+        "# Providers",
+        "",
+        *_filled(
+            "Every method named here is watched, with its asynchronous twin, whole and streamed, raw"
+            " (`with_raw_response`, `with_streaming_response`) and through the SDK's own helpers, as far as the SDK has"
+            " them. A call is one row, however often the SDK retries it. The names of the counts are those of the"
+            " ledger's columns; what is no column is in `other_usage`."
+        ),
+    )
+    for name, provider in PROVIDERS.items():
+        yield from ("", f"## {provider.title}", "")
+        yield from _provider_facts(name, provider)
+        yield from ("", *_table(("method", "versions", "operation", "usage"), _methods(provider)))
+    yield from (
+        "",
+        "## Batches",
+        "",
+        *_filled(
+            "Results of a batch are recorded when they are read: one row per answer, at the batch's rates. Its"
+            " `record_id` follows from the batch and the item, so the same row comes of it whoever reads it how often."
+        ),
+    )
+    yield from _usage_objects()
+
+
+def _provider_facts(name: str, provider: Provider) -> Iterator[str]:
+    told = {
+        **provider.told_by,
+        **{kind: named for kind, named in provider.clients.items() if not kind.startswith("Async")},
+        **provider.hosts,
+    }
+    who = ", ".join(
+        f"{_code(named)} ({', '.join(_code(by) for by in told if told[by] == named)})"
+        for named in _unique(told.values())
+    )
+    yield from _filled(
+        f"Package {_code(provider.package + provider.requires)}; switched off by `spanledger_{name}` in"
+        f" `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS`. Provider by client or host: {who}; otherwise"
+        f" {_code(provider.name)}."
+    )
+    if provider.own_tracing:
+        yield from (
+            "",
+            *_filled(
+                f"The SDK makes spans of its own. Unless {_code(provider.own_tracing[0])} is set, ours replace them:"
+                f" {' and '.join(map(_code, provider.own_tracing))} are set to `false` when it is instrumented. A"
+                " client that traces itself all the same keeps its spans; ours makes none, and records as always."
+            ),
+        )
+
+
+def _methods(provider: Provider) -> Iterator[tuple[str, ...]]:
+    for target in provider.targets:
+        if target.asynchronous or isinstance(target.endpoint, Announcement):
+            continue
+        method = f"{target.module}.{target.name}"
+        if isinstance(target.endpoint, Mapping):
+            for name, endpoint in target.endpoint.items():
+                yield _code(name), target.versions or "all", endpoint.operation, _counts(endpoint)
+        elif isinstance(target.endpoint, Batch):
+            kinds = ", ".join(_code(kind) for kind in target.endpoint.endpoints)
+            yield _code(method), target.versions or "all", "of the request", f"as of each answer: {kinds}"
+        else:
+            yield _code(method), target.versions or "all", target.endpoint.operation, _counts(target.endpoint)
+
+
+def _counts(endpoint: Endpoint) -> str:
+    shapes = [_code(shape.name) for shape in (endpoint.usage, *endpoint.spelled.values()) if shape.counts]
+    counted = [f"number of {name}" for name in (*endpoint.counts, *endpoint.lengths)]
+    return ", ".join(shapes + counted)
+
+
+def _usage_objects() -> Iterator[str]:
+    yield from (
+        "",
+        "## Usage objects",
+        "",
+        *_filled(
+            "What a usage object tells, by the name that `usage` has above and `usage_shape` has in the ledger. Input"
+            " includes what was read from and written to a cache, output includes reasoning."
+        ),
+        "",
+    )
+    endpoints = [one for provider in PROVIDERS.values() for target in provider.targets for one in target.endpoints]
+    shapes = {shape.name: shape for one in endpoints for shape in (one.usage, *one.spelled.values()) if shape.counts}
+    yield from _table(
+        ("usage", "counts"), ((_code(name), ", ".join(map(_code, shapes[name].counts))) for name in shapes)
+    )
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 def _default(row: Setting) -> str:

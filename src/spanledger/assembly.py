@@ -170,6 +170,9 @@ class ProviderInstrumentor:
 
 
 openai_instrumentor: Final = ProviderInstrumentor("openai")
+anthropic_instrumentor: Final = ProviderInstrumentor("anthropic")
+google_genai_instrumentor: Final = ProviderInstrumentor("google_genai")
+bedrock_instrumentor: Final = ProviderInstrumentor("bedrock")
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,7 @@ REQUEST_MODEL: Final = "gen_ai.request.model"
 REQUEST_STREAM: Final = "gen_ai.request.stream"
 REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
 REQUEST_TOP_P: Final = "gen_ai.request.top_p"
+REQUEST_TOP_K: Final = "gen_ai.request.top_k"
 REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
 REQUEST_SEED: Final = "gen_ai.request.seed"
 REQUEST_CHOICES: Final = "gen_ai.request.choice.count"
@@ -161,6 +162,7 @@ DURATION_BOUNDARIES: Final = (
 
 # Operations.
 CHAT: Final = "chat"
+GENERATE_CONTENT: Final = "generate_content"
 TEXT_COMPLETION: Final = "text_completion"
 EMBEDDINGS: Final = "embeddings"
 FETCH_RESPONSE: Final = "fetch_response"

@@ -146,7 +146,7 @@ def test_doctor_is_well_where_everything_is(client):
     spanledger.shutdown()
     out = command("doctor").stdout
     assert "FAIL" not in out
-    assert "installed, 16 methods watched; does not trace itself; usage of streams is asked for: auto" in out
+    assert "installed, 34 methods watched; usage of streams is asked for: auto" in out
     assert "0 records pending in 0 files" in out
     assert "0 records lost" in out
     assert "2 records, 1 unpriced" in out

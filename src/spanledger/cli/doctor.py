@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def _provider(name: str, provider: Provider, installed: str, settings: Settings)
     states = assembly.look(name)
     watched = [bound.target.name for bound in states if bound.state == "watched"]
     missing = [f"{bound.target.module}.{bound.target.name}" for bound in states if bound.state == "missing"]
-    itself = f"; traces itself since {provider.traces_itself}" if provider.traces_itself else "; does not trace itself"
+    itself = f"; {_own_spans(provider)}" if provider.own_tracing else ""
     asks = f"; usage of streams is asked for: {settings.stream_usage}"
     says = f"{installed} installed, {len(watched)} methods watched{itself}{asks if provider.asks_usage_of else ''}"
     if missing or not watched:
@@ -73,9 +74,15 @@ def _provider(name: str, provider: Provider, installed: str, settings: Settings)
             subject=name,
             says=f"{says}; NOT watched: {', '.join(missing) or 'anything'}",
             well=False,
-            do=f"Calls of these methods are not recorded. Supported: {name}{provider.requires}.",
+            do=f"Calls of these methods are not recorded. Supported: {provider.package}{provider.requires}.",
         )
     return Finding(subject=name, says=says)
+
+
+def _own_spans(provider: Provider) -> str:
+    switch = provider.own_tracing[0]
+    asked = os.environ.get(switch, "false").strip().lower() != "false"
+    return f"traces itself as {switch} asks, ours make no spans" if asked else "its own spans are replaced by ours"
 
 
 def _pipeline(_: Settings) -> Iterator[Finding]:

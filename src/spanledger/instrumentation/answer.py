@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from spanledger.instrumentation.plan import Plan
-from spanledger.usage.paths import at_path, text, texts, walk
+from spanledger.model import Usage
+from spanledger.usage.paths import at_path, plain_word, text, texts, walk
 
 
 class Answer:
     """What is known of a response so far."""
 
-    __slots__ = ("finish", "plan", "raw", "response", "state", "values")
+    __slots__ = ("asked", "finish", "items", "lengths", "plan", "raw", "response", "state", "values")
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, request: Mapping[str, Any] = {}) -> None:  # never written
         self.plan = plan
+        self.asked = plan.context(request) if plan.endpoint.context else {}
+        self.lengths = plan.lengths(request) if plan.endpoint.lengths else {}
         self.raw: Any = None
         self.state: str | None = None
         self.response: Any = None
         self.finish: tuple[str, ...] = ()
         self.values: dict[str, str] = {}
+        self.items: dict[str, int] = {}
 
-    def read(self, response: Any) -> None:
-        """Take in a response, or what sits in a chunk of one."""
+    def read(self, response: Any, placeholders: tuple[str, ...] = ()) -> None:
+        """Take in a response, or what sits in a chunk of one; `placeholders` in its usage object are not true yet."""
         if isinstance(response, (str, bytes, int, float, list, tuple)):
             return  # no response, whatever it is
         plan, values = self.plan, self.values
         self.response = response
         for name, path in plan.names:
-            value = at_path(response, path)
+            value = walk(response, path)
             if isinstance(value, str) and value:
                 values[name] = value
         if plan.finish is not None:
@@ -36,10 +41,25 @@ class Answer:
             if reasons is not None:
                 self.finish += texts(reasons)
         if plan.state is not None:
-            self.state = text(walk(response, plan.state)) or self.state
+            self.state = text(plain_word(walk(response, plan.state))) or self.state
         usage = plan.find_usage(response)
         if usage is not None:
+            self._take(usage, placeholders)
+        if plan.endpoint.counts:
+            for name, count in plan.counted(response, told=self.raw is not None).items():
+                self.items[name] = count or self.items.get(name, 0)
+
+    def _take(self, usage: Any, placeholders: tuple[str, ...]) -> None:
+        if self.plan.endpoint.merges:
+            told = {name: each for name, each in usage.items() if name not in placeholders}
+            self.raw = {**(self.raw or {}), **told}
+        else:
             self.raw = usage
+
+    def usage(self) -> Usage:
+        """What was used."""
+        items = {**self.lengths, **self.items} if self.raw is None else self.items
+        return self.plan.reader(self.raw).usage(self.raw, items)
 
     @property
     def complete(self) -> bool:
@@ -47,11 +67,11 @@ class Answer:
         endpoint = self.plan.endpoint
         if endpoint.state:
             return endpoint.states.get(self.state or "", "incomplete") != "incomplete"
-        return bool(self.finish) or self.raw is not None
+        return bool(self.finish) or (endpoint.usage_ends and self.raw is not None)
 
     def context(self) -> dict[str, str]:
-        """What the price depends on, as far as the usage says it."""
-        return self.plan.usage.context(self.raw) if self.plan.usage.shape.context and self.raw is not None else {}
+        """What the price depends on, as far as the usage and the request say it."""
+        return self.asked if self.raw is None else {**self.asked, **self.plan.reader(self.raw).context(self.raw)}
 
     @property
     def in_background(self) -> bool:

@@ -23,16 +23,19 @@ from spanledger.instrumentation.attributes import cost_attributes, type_of, usag
 from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.plan import Plan
 from spanledger.instrumentation.server import Server
+from spanledger.instrumentation.spec import Endpoint
 from spanledger.instrumentation.telemetry import SCOPE
 from spanledger.model import NOBODY, UNPRICED, Attribution, Cost, Usage, UsageRecord, at, record_id_at, record_id_for
 from spanledger.pricing.offer import context_of
-from spanledger.usage.paths import at_path, plain, text
+from spanledger.pricing.places import models_of
+from spanledger.usage.paths import at_path, decoded, plain, text
 from spanledger.usage.stated import header_cost
 
 _MOST_STARTS: Final = 256
 _MOST_KEPT: Final = 16
 """Chunks at the end of a stream that are looked at closely."""
 _GONE: Final = object()
+_OK: Final = 200
 _LATEST: Final = 2**32
 """Unix seconds after which no answer was made: it is a broken one that says so."""
 
@@ -42,29 +45,39 @@ class Call:
 
     __slots__ = (
         "_answer", "_attribution", "_context", "_cost", "_duration_ns", "_engine", "_error_type", "_first",
-        "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_own_span", "_reported", "_server", "_span",
-        "_started_ns", "_stated", "_status", "_stream", "_streaming", "_t0", "_token", "_usage", "headers",
-        "hides_usage", "leave", "plan", "tail",
+        "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_operation", "_own_span", "_reported",
+        "_server", "_span", "_started_ns", "_stated", "_status", "_stream", "_streaming", "_t0", "_token", "_usage",
+        "decode", "hides_usage", "leave", "plan", "response", "tail",
     )  # fmt: skip
 
     def __init__(
-        self, engine: Engine, plan: Plan, server: Server, request: Mapping[str, Any], attribution: Attribution
+        self,
+        engine: Engine,
+        plan: Plan,
+        server: Server,
+        request: Mapping[str, Any],
+        attribution: Attribution,
+        *,
+        silent: bool = False,
     ) -> None:
         self._engine = engine
         self.plan = plan
         self._server = server
         self._attribution = attribution
-        self._stream = request.get("stream") is True
+        self._stream = plan.endpoint.streams or request.get("stream") is True
         self._many = bool(plan.endpoint.choices) and request.get(plan.endpoint.choices) not in (None, 1)
         self._model = text(request.get(plan.endpoint.request_model))
-        self._answer = Answer(plan)
+        self._operation = _operation_of(plan.endpoint, self._model)
+        self._answer = Answer(plan, request)
         self._first: Any = None
         self._first_chunk_ns: int | None = None
         self._gaps: list[float] | None = [] if engine.chunk_histogram else None
         self._error_type: str | None = None
         self._cost: Cost | None = None
-        self.headers: Any = None
-        """Of the HTTP response, where the SDK shows it to us."""
+        self.response: Any = None
+        """The HTTP response, where the SDK shows it to us."""
+        self.decode: Callable[[Any], Any] | None = None
+        """Makes of a chunk what the table speaks of."""
         self._reported = True
         self._streaming = False
         self.leave: Callable[[], Any] = _nothing
@@ -76,7 +89,8 @@ class Call:
         plan.request_attributes(request, attributes)
         if attribution is not NOBODY:
             self._attribute(attributes)
-        self._span: Span = engine.telemetry.tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        tracer = engine.telemetry.silent if silent else engine.telemetry.tracer
+        self._span: Span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
         self._own_span = self._span.is_recording() or _differs(self._span, trace.get_current_span())
         self._context = trace.set_span_in_context(self._span)
         self._token: Any = otel_context.attach(self._context)
@@ -87,7 +101,7 @@ class Call:
         starts, key = self.plan.starts, (self._server, self._model, self._stream)
         start = starts.get(key)
         if start is None:
-            operation = self.plan.endpoint.operation
+            operation = self._operation
             attributes: dict[str, Any] = self._identity()
             if self._stream:
                 attributes[conventions.REQUEST_STREAM] = True
@@ -101,7 +115,7 @@ class Call:
         """What says, on span and metric alike, who was asked for what."""
         server = self._server
         attributes: dict[str, Any] = {
-            conventions.OPERATION: self.plan.endpoint.operation,
+            conventions.OPERATION: self._operation,
             conventions.PROVIDER: server.provider,
         }
         if self._model:
@@ -159,7 +173,7 @@ class Call:
                 now = time.perf_counter_ns() - self._t0
                 self._gaps.append((now - self._last_chunk_ns) / 1e9)
                 self._last_chunk_ns = now
-            if chunk is not self._first and self.plan.tells(chunk):
+            if chunk is not self._first and self.plan.tells(chunk, last=self._many):
                 self._read_kept()
             return not self.hides_usage or without_usage(chunk)
         except Exception as error:  # noqa: BLE001  # a door
@@ -174,24 +188,34 @@ class Call:
         if first is not None:
             self.read(first)
         for chunk in kept:
-            if chunk is not first and self.plan.tells(chunk):
-                self.read(chunk)
+            if chunk is not first:
+                self.read(chunk, last=True)
 
-    def read(self, chunk: Any) -> None:
-        """Take in the response in a chunk."""
-        for root in self.plan.endpoint.roots:
+    def read(self, chunk: Any, *, last: bool = False) -> None:
+        """Take in the response in a chunk; one of the `last`, only if it tells something."""
+        if self.decode is not None:
+            chunk = self.decode(chunk)
+        if last and not self.plan.tells(chunk, last=True):
+            return
+        endpoint = self.plan.endpoint
+        for root in endpoint.roots:
             found = at_path(chunk, root)
             if found is not None:
-                self._answer.read(found)
+                self._answer.read(found, endpoint.placeholders.get(root, ()))
 
     def read_whole(self, response: Any) -> None:
         """Take in a response that came in parts."""
         self._answer.read(response)
 
     @property
+    def streams(self) -> bool:
+        """Whether the answer was asked for in parts."""
+        return self._stream
+
+    @property
     def special(self) -> bool:
         """Whether every chunk is looked at closely, and not only for a usage."""
-        return self.hides_usage or self._many or self._gaps is not None
+        return self.hides_usage or self._many or self._gaps is not None or not self.plan.signal
 
     # Its end. Each of these is a door.
 
@@ -204,9 +228,9 @@ class Call:
             self.give_up()
             failed("the usage of a call", error)
 
-    def exhausted(self) -> None:
-        """A stream was read to its end. Never raises."""
-        self._end_once("incomplete")
+    def exhausted(self, *, whole: bool = False) -> None:
+        """A stream was read to its end, or a body that is `whole` then. Never raises."""
+        self._end_once("success" if whole else "incomplete")
 
     def closed(self) -> None:
         """A stream was closed, before its end or after. Never raises."""
@@ -244,10 +268,19 @@ class Call:
                 carried = getattr(error, carries, None) if carries else None
                 if carried is not None:
                     self._answer.read(carried)
-            self._end(self._own_status() if status == "incomplete" and self._answer.complete else status)
+                elif self._answer.raw is None:
+                    self._read_unparsed()
+            done = status == "success" or (status == "incomplete" and self._answer.complete)
+            self._end(self._own_status() if done else status)
         except Exception as mistake:  # noqa: BLE001  # a door
             self.give_up()
             failed("the usage of a call", mistake)
+
+    def _read_unparsed(self) -> None:
+        """The SDK could not make of a whole answer what the application wanted; it is billed all the same."""
+        body = getattr(self.response, "_content", None)  # httpx: only there where all was read
+        if isinstance(body, bytes) and self.response.status_code == _OK:
+            self._answer.read(decoded(body))
 
     def _own_status(self) -> str:
         answer, endpoint = self._answer, self.plan.endpoint
@@ -269,7 +302,7 @@ class Call:
             self._reported = first_time if self.plan.endpoint.fetched else True
         elif self.plan.endpoint.fetched:
             self._reported = False
-        self._usage = self.plan.read_usage(answer.raw, answer.response) if self._reported else Usage()
+        self._usage = answer.usage() if self._reported else Usage()
         self._stated = self._find_stated() if self._reported else None
         if span.is_recording():
             if self._reported:
@@ -284,8 +317,9 @@ class Call:
         """The cost that the provider, or a gateway, states itself."""
         if not self._server.states_cost:
             return None
-        stated = self.plan.usage.stated(self._answer.raw)
-        return header_cost(self.headers) if stated is None and self.headers is not None else stated
+        stated = self.plan.reader(self._answer.raw).stated(self._answer.raw)
+        headers = getattr(self.response, "headers", None)
+        return header_cost(headers) if stated is None and headers is not None else stated
 
     def _price(self) -> None:
         """The cost, where it can be told at once: the price list is there, or the provider stated it."""
@@ -294,7 +328,7 @@ class Call:
             self._cost = book.price(
                 self._usage,
                 provider=self._server.provider,
-                models=(answer.values.get("model"), self._model),
+                models=models_of(self._server.provider, answered=answer.values.get("model"), asked=self._model),
                 at=at(self._started_ns),
                 context=context_of(answer.values.get("service_tier"), answer.context()),
                 server=self._server.address,
@@ -312,8 +346,9 @@ class Call:
             attributes[conventions.RESPONSE_ID] = values["id"]
         if "model" in values:
             attributes[conventions.RESPONSE_MODEL] = values["model"]
-        if "service_tier" in values:
-            attributes[conventions.OPENAI_RESPONSE_SERVICE_TIER] = values["service_tier"]
+        tier = self.plan.endpoint.tier_attribute
+        if tier and "service_tier" in values:
+            attributes[tier] = values["service_tier"]
         if answer.finish:
             attributes[conventions.FINISH_REASONS] = answer.finish
         conversation = self._conversation()
@@ -383,7 +418,7 @@ class Call:
         return UsageRecord(
             record_id=self._derived_id() if background else record_id_at(started),
             started_at=at(started),
-            operation=conventions.CHAT if endpoint.fetched else endpoint.operation,
+            operation=conventions.CHAT if endpoint.fetched else self._operation,
             provider=self._server.provider,
             source=SCOPE,
             trace_id=f"{own.trace_id:032x}" if own.is_valid else None,
@@ -403,11 +438,18 @@ class Call:
             status=self._status,
             error_type=self._error_type,
             raw_usage=raw if isinstance(raw, dict) else None,
-            usage_shape=endpoint.usage.name if isinstance(raw, dict) else None,
+            usage_shape=self.plan.reader(raw).shape.name if isinstance(raw, dict) else None,
             usage=self._usage,
             cost=self._cost,
             attribution=self._attribution,
         )
+
+
+def _operation_of(endpoint: Endpoint, model: str | None) -> str:
+    for part, operation in endpoint.operations.items():
+        if model and part in model:
+            return operation
+    return endpoint.operation
 
 
 def _nothing() -> None:

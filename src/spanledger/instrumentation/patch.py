@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -19,16 +20,17 @@ import wrapt
 
 from spanledger.context.scope import current
 from spanledger.guard import failed, log
+from spanledger.instrumentation.batch import Batches
 from spanledger.instrumentation.call import Call
 from spanledger.instrumentation.engine import Engine
+from spanledger.instrumentation.following import FOLLOW, Follow, is_raw
+from spanledger.instrumentation.opening import watch_request
 from spanledger.instrumentation.plan import Plan
-from spanledger.instrumentation.raw import watch_raw
 from spanledger.instrumentation.server import Server, server_of
-from spanledger.instrumentation.spec import Provider, Target
-from spanledger.instrumentation.stream import watch_parsed
+from spanledger.instrumentation.spec import Announcement, Batch, Endpoint, Provider, Target
 from spanledger.model import Attribution
+from spanledger.usage.paths import at_path
 
-_RAW_HEADER: Final = "X-Stainless-Raw-Response"
 _MOST_CLIENTS: Final = 256
 
 _calling: ContextVar[tuple[Any, Call] | None] = ContextVar("spanledger.calling", default=None)
@@ -79,8 +81,11 @@ class Patches:
         self._hooked = False
         self._watched: dict[tuple[str, str], Watched] = {}
         """Our wrappers by module and name: the same ones go on again after they were taken off."""
-        self._servers: dict[int, tuple[Any, Server]] = {}
+        self._servers: dict[tuple[int, tuple[bool, ...]], tuple[Any, Server]] = {}
         self._said = False
+        self._batches = Batches()
+        self._switched: list[str] = []
+        """Environment variables of the SDK's own tracing that we have set."""
 
     def use(self, engine: Engine) -> None:
         """Tell another engine of the calls from now on."""
@@ -90,21 +95,25 @@ class Patches:
     def put_on(self) -> None:
         """Watch the SDK from now on, or from its import on."""
         self._active = True
+        self._replace_own_tracing()
         if self._hooked:
-            if self._provider.package in sys.modules:
+            if self._provider.imports in sys.modules:
                 self._warm(None)
             for module in dict.fromkeys(module for module, _, _ in self._places):
                 if module in sys.modules:  # in the table's order: a class may be reached through several modules
                     self._patch(sys.modules[module], module)
             return
         self._hooked = True
-        wrapt.register_post_import_hook(self._warm, self._provider.package)
+        if self._provider.imports:
+            wrapt.register_post_import_hook(self._warm, self._provider.imports)
         for module in dict.fromkeys(module for module, _, _ in self._places):
             wrapt.register_post_import_hook(partial(self._patch, name=module), module)
 
     def take_off(self) -> None:
         """Restore every method; one that somebody has wrapped after us becomes a pass-through."""
         self._active = False
+        while self._switched:
+            os.environ.pop(self._switched.pop(), None)
         for module, dotted, _ in self._places:
             owner, name, found = _find(module, dotted)
             ours = self._watched.get((module, dotted))
@@ -123,8 +132,21 @@ class Patches:
             if isinstance(found, Watched):
                 states.append(Bound(target, "watched"))
             else:
-                states.append(Bound(target, "absent" if found is None and target.optional else "missing"))
+                states.append(Bound(target, "missing" if self._should_have(target) else "absent"))
         return states
+
+    def _should_have(self, target: Target) -> bool:
+        """Whether the installed version of the SDK is one that has the method."""
+        # Only needed where something is not there.
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+        from packaging.specifiers import SpecifierSet  # noqa: PLC0415
+
+        try:
+            installed = version(target.package or self._provider.package)
+        except PackageNotFoundError:
+            return False
+        return SpecifierSet(target.versions).contains(installed, prereleases=True)
 
     def _warm(self, _: Any) -> None:
         if self._active:
@@ -154,10 +176,14 @@ class Patches:
                 failed(f"all calls of {dotted}", error)
 
     def _wrapper(self, target: Target) -> Callable[..., Any]:
-        plan = Plan(target.endpoint)
+        if isinstance(target.endpoint, (Batch, Announcement)):
+            return self._onlooker(target.endpoint, asynchronous=target.asynchronous)
+        plans = target.endpoint
+        plan = Plan(plans) if isinstance(plans, Endpoint) else {name: Plan(each) for name, each in plans.items()}
+        follow = FOLLOW[self._provider.answers]
 
         async def call_async(wrapped: Any, instance: Any, args: Any, kwargs: Any, owner: Attribution) -> Any:
-            call, kwargs = self._begin(plan, instance, kwargs, owner)
+            call, kwargs = self._begin(plan, instance, args, kwargs, owner)
             if call is None:
                 return await wrapped(*args, **kwargs)
             try:
@@ -167,14 +193,13 @@ class Patches:
                 call.failed(error)
                 raise
             call.returned()
-            self._follow(call, result, kwargs)
-            return result
+            return _followed(follow, call, result, kwargs)
 
         def watch_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
             return call_async(wrapped, instance, args, kwargs, current())
 
         def watch(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-            call, kwargs = self._begin(plan, instance, kwargs, current())
+            call, kwargs = self._begin(plan, instance, args, kwargs, current())
             if call is None:
                 return wrapped(*args, **kwargs)
             try:
@@ -184,64 +209,103 @@ class Patches:
                 call.failed(error)
                 raise
             call.returned()
-            self._follow(call, result, kwargs)
-            return result
+            return _followed(follow, call, result, kwargs)
 
+        def watch_opening(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+            manager = wrapped(*args, **kwargs)
+            watch_request(manager, target.opens, watch_async if target.asynchronous else watch, instance, kwargs)
+            return manager
+
+        if target.opens:
+            return watch_opening
         return watch_async if target.asynchronous else watch
 
+    def _onlooker(self, endpoint: Batch | Announcement, *, asynchronous: bool) -> Callable[..., Any]:
+        """For methods that are no call to a model: what they return is looked at."""
+
+        def looked_at(result: Any, instance: Any, args: Any, kwargs: Any, owner: Attribution) -> Any:
+            try:
+                if isinstance(endpoint, Announcement):
+                    self._batches.announced(at_path(result, endpoint.id), at_path(result, endpoint.created_at))
+                    return result
+                server = self._server(at_path(instance, self._provider.client_at))
+                batch_id = kwargs.get(endpoint.batch_id, args[0] if args else None) if endpoint.batch_id else None
+                reading = self._batches.reading(endpoint, self._engine, server, owner, batch_id)
+            except Exception as error:  # noqa: BLE001  # a door
+                failed("the results of a batch", error)
+                return result
+            return reading.follow(result)
+
+        async def look_async(wrapped: Any, instance: Any, args: Any, kwargs: Any, owner: Attribution) -> Any:
+            return looked_at(await wrapped(*args, **kwargs), instance, args, kwargs, owner)
+
+        def watch_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+            return look_async(wrapped, instance, args, kwargs, current())
+
+        def watch(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+            return looked_at(wrapped(*args, **kwargs), instance, args, kwargs, current())
+
+        return watch_async if asynchronous else watch
+
     def _begin(
-        self, plan: Plan, instance: Any, kwargs: dict[str, Any], owner: Attribution
+        self, plan: Plan | Mapping[str, Plan], instance: Any, args: Any, kwargs: dict[str, Any], owner: Attribution
     ) -> tuple[Call | None, dict[str, Any]]:
-        """Open the call. `None` on a mistake of ours: the SDK is called all the same. Never raises."""
+        """Open the call. `None` where there is none, or on a mistake of ours: the SDK is called all the same.
+
+        Never raises.
+        """
         try:
-            client = getattr(instance, self._provider.client_at, None)
+            request: Mapping[str, Any] = kwargs
+            if not isinstance(plan, Plan):
+                found = plan.get(args[0]) if args else None
+                if found is None:
+                    return None, kwargs
+                plan, request = found, args[1]
+            client = at_path(instance, self._provider.client_at)
             outer = _calling.get()
             if client is not None and outer is not None and outer[0] is client:
                 return None, kwargs  # a method of the SDK that calls another one: one call, already watched
             server = self._server(client)
-            request = kwargs
+            asked = kwargs
             if plan.endpoint.stream_usage and kwargs.get("stream") is True:
-                request = self._ask_for_usage(server, client, kwargs)
-            call = Call(self._engine, plan, server, request, owner)
-            call.hides_usage = request is not kwargs
+                asked = self._ask_for_usage(server, client, kwargs)
+            call = Call(self._engine, plan, server, request, owner, silent=self._traces_itself(client))
+            call.hides_usage = asked is not kwargs
             # Last, for it must not stay behind: while the mark stands, this client's calls are taken for this one.
             call.leave = partial(_calling.reset, _calling.set((client, call)))
         except Exception as error:  # noqa: BLE001  # a door
             failed("a call", error)
             return None, kwargs
-        return call, request
+        return call, asked
 
-    def _follow(self, call: Call, result: Any, kwargs: Mapping[str, Any]) -> None:
-        """Sort out the shapes an answer has: raw, streamed, whole. Never raises."""
-        try:
-            stream = kwargs.get("stream") is True
-            if _is_raw(kwargs):
-                if watch_raw(call, getattr(result, "http_response", None), stream=stream):
-                    return
-            elif stream and watch_parsed(call, result):
-                return
-        except Exception as error:  # noqa: BLE001  # a door
-            failed("the usage of a call", error)
-            call.give_up()
-            return
-        call.succeeded(result)
+    def _traces_itself(self, client: Any) -> bool:
+        path = self._provider.traces_itself_at
+        return bool(path) and at_path(client, path) is True
+
+    def _replace_own_tracing(self) -> None:
+        """Keep the SDK from making spans of its own, unless the user has asked for them."""
+        switches = self._provider.own_tracing
+        if switches and switches[0] not in os.environ:
+            self._switched = [name for name in switches if name not in os.environ]
+            os.environ.update(dict.fromkeys(self._switched, "false"))
 
     def _server(self, client: Any) -> Server:
-        url = getattr(client, self._provider.base_url_at, None)
-        known = self._servers.get(id(url))
+        url = at_path(client, self._provider.base_url_at)
+        flags = tuple(bool(getattr(client, flag, None)) for flag in self._provider.told_by)
+        known = self._servers.get((id(url), flags))
         if known is not None and known[0] is url:
             return known[1]
-        server = server_of(self._provider, type(client).__mro__ if client is not None else (), url)
+        server = server_of(self._provider, client, url)
         if len(self._servers) >= _MOST_CLIENTS:
             self._servers.clear()
-        self._servers[id(url)] = (url, server)  # holding the URL keeps its id its own
+        self._servers[(id(url), flags)] = (url, server)  # holding the URL keeps its id its own
         return server
 
     def _ask_for_usage(self, server: Server, client: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         policy = self._engine.stream_usage
         options = kwargs.get("stream_options")
         options = options if isinstance(options, Mapping) else {}
-        if policy == "never" or "include_usage" in options or _is_raw(kwargs):
+        if policy == "never" or "include_usage" in options or is_raw(kwargs):
             return kwargs
         if policy == "auto" and not self._accepts_usage(server, client):
             return kwargs
@@ -258,17 +322,21 @@ class Patches:
 
 
 def _pass_response(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-    """An HTTP response goes by: this client's call under way keeps its headers, which may state a cost."""
+    """An HTTP response goes by: this client's call under way keeps it: its headers may state a cost."""
     outer = _calling.get()
     if outer is not None and outer[0] is instance:
-        outer[1].headers = getattr(kwargs.get("response"), "headers", None)
+        outer[1].response = kwargs.get("response")
     return wrapped(*args, **kwargs)
 
 
-def _is_raw(kwargs: Mapping[str, Any]) -> bool:
-    """Whether the answer is handed over unparsed: `with_raw_response` and `with_streaming_response` say so so."""
-    headers = kwargs.get("extra_headers")
-    return isinstance(headers, Mapping) and _RAW_HEADER in headers
+def _followed(follow: Follow, call: Call, result: Any, request: Mapping[str, Any]) -> Any:
+    """The answer under our watch. Never raises."""
+    try:
+        return follow(call, result, request)
+    except Exception as error:  # noqa: BLE001  # a door
+        failed("the usage of a call", error)
+        call.give_up()
+        return result
 
 
 def _is_watched(method: Any) -> bool:

@@ -5,7 +5,6 @@ The HTTP response's byte iterator is exchanged for one that looks at what passes
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
@@ -13,8 +12,11 @@ from typing import Any, Final
 from spanledger.guard import failed
 from spanledger.instrumentation.call import Call
 from spanledger.instrumentation.closing import on_aclose, on_close
+from spanledger.instrumentation.eventstream import CONTENT_TYPE, chunk_of, take_frames
+from spanledger.usage.paths import decoded
 
 _MOST_BUFFERED: Final = 32 * 2**20
+_BINARY: Final = ("audio/", "image/", "application/octet-stream")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
@@ -24,12 +26,12 @@ def watch_raw(call: Call, response: Any, *, stream: bool) -> bool:
     `stream`: a stream of events was asked for. A body that is already there is read at once.
     """
     if not stream and (getattr(response, "is_stream_consumed", False) or getattr(response, "is_closed", False)):
-        call.succeeded(_decoded(response.content))
+        call.succeeded(decoded(response.content))
         return True
     if not hasattr(response, "iter_bytes"):
         return False
     content_type = response.headers.get("content-type", "") if hasattr(response, "headers") else ""
-    body = _Events(call) if stream and "json" not in content_type else _Body(call)
+    body = _body_of(content_type, stream=stream)(call)
     response.iter_bytes = body.watching(response.iter_bytes)
     response.aiter_bytes = body.watching_async(response.aiter_bytes)
     on_close(response, body.closed)
@@ -38,21 +40,34 @@ def watch_raw(call: Call, response: Any, *, stream: bool) -> bool:
     return True
 
 
-def _decoded(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+def read_events(call: Call, response: Any) -> None:
+    """Take in an HTTP response of server-sent events that was read to its end."""
+    if "event-stream" in response.headers.get("content-type", ""):
+        _Events(call).whole(response.content)
 
 
-class _Body:
+def _body_of(content_type: str, *, stream: bool) -> type[Body]:
+    if content_type.startswith(_BINARY):
+        return _Binary
+    if "event-stream" in content_type:
+        return _Events
+    if not stream or "json" in content_type:
+        return Body
+    return _Frames if CONTENT_TYPE in content_type else _Events
+
+
+class Body:
     """A body that is one JSON document."""
 
+    _whole = True
+    """Whether the answer is all there when the body is at its end."""
+
     def __init__(self, call: Call) -> None:
-        self._call = call
-        self._buffer = bytearray()
+        self.call = call
+        self.buffer = bytearray()
         self._started = False
-        self._reading = False
+        self.reading = False
+        """Whether the SDK is in the middle of reading."""
 
     def watching(self, original: Callable[..., Iterator[bytes]]) -> Callable[..., Iterator[bytes]]:
         """The response's `iter_bytes`, observed."""
@@ -60,17 +75,17 @@ class _Body:
         def iter_bytes(*args: Any, **kwargs: Any) -> Iterator[bytes]:
             source = original(*args, **kwargs)
             while True:
-                self._reading = True
+                self.reading = True
                 try:
                     data = next(source)
                 except StopIteration:
-                    self._end(None)
+                    self.end(None)
                     return
                 except BaseException as error:
-                    self._end(error)
+                    self.end(error)
                     raise
-                self._reading = False
-                self._feed(data)
+                self.reading = False
+                self.feed(data)
                 yield data
 
         return iter_bytes
@@ -81,65 +96,79 @@ class _Body:
         async def aiter_bytes(*args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
             source = original(*args, **kwargs)
             while True:
-                self._reading = True
+                self.reading = True
                 try:
                     data = await source.__anext__()
                 except StopAsyncIteration:
-                    self._end(None)
+                    self.end(None)
                     return
                 except BaseException as error:
-                    self._end(error)
+                    self.end(error)
                     raise
-                self._reading = False
-                self._feed(data)
+                self.reading = False
+                self.feed(data)
                 yield data
 
         return aiter_bytes
 
     def closed(self) -> None:
         """The response was closed; where it closes itself at the end of its bytes, they say so. Never raises."""
-        if not self._reading:
-            self._call.closed()
+        if not self.reading:
+            self.call.closed()
 
-    def _feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Look at bytes as they pass. Never raises."""
         try:
             if not self._started:
                 self._started = True
-                self._call.begun()
+                self.call.begun()
             self._take(data)
         except Exception as error:  # noqa: BLE001  # a door
             failed("what a raw answer said", error)
 
     def _take(self, data: bytes) -> None:
-        if len(self._buffer) + len(data) <= _MOST_BUFFERED:
-            self._buffer += data
+        if len(self.buffer) + len(data) <= _MOST_BUFFERED:
+            self.buffer += data
 
-    def _end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
         """The bytes are at their end. Never raises."""
         try:
             self._finish()
         except Exception as mistake:  # noqa: BLE001  # a door
             failed("what a raw answer said", mistake)
         if error is None:
-            self._call.exhausted()
+            self.call.exhausted(whole=self._whole)
         else:
-            self._call.failed(error)
+            self.call.failed(error)
 
     def _finish(self) -> None:
-        self._call.read_whole(_decoded(bytes(self._buffer)))
+        self.call.read_whole(decoded(bytes(self.buffer)))
 
     def __del__(self) -> None:
-        self._call.dropped()
+        self.call.dropped()
 
 
-class _Events(_Body):
+class _Binary(Body):
+    """A body that says nothing."""
+
+    def _take(self, _: bytes) -> None:
+        """Nothing is kept."""
+
+
+class _Events(Body):
     """A body of server-sent events (WHATWG HTML, 9.2): `data` lines up to an empty one, ended by CR, LF or both."""
+
+    _whole = False
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)
         self._lines: list[bytes] = []
         self._too_long = False
+
+    def whole(self, body: bytes) -> None:
+        """Take in all of it."""
+        self._take(body)
+        self._finish()
 
     def _take(self, data: bytes) -> None:
         *ended, rest = _LINE_END.split(data)
@@ -150,15 +179,15 @@ class _Events(_Body):
 
     def _append(self, part: bytes) -> None:
         """More of the current line; of one without end only that it was there."""
-        if len(self._buffer) + len(part) > _MOST_BUFFERED:
+        if len(self.buffer) + len(part) > _MOST_BUFFERED:
             self._too_long = True
-            self._buffer.clear()
+            self.buffer.clear()
         elif not self._too_long:
-            self._buffer += part
+            self.buffer += part
 
     def _line(self) -> None:
-        line, too_long = bytes(self._buffer), self._too_long
-        self._buffer.clear()
+        line, too_long = bytes(self.buffer), self._too_long
+        self.buffer.clear()
         self._too_long = False
         if not line and not too_long:
             self._dispatch()
@@ -169,8 +198,26 @@ class _Events(_Body):
         data = b"\n".join(self._lines)
         self._lines.clear()
         if data and data != b"[DONE]":
-            self._call.read(_decoded(data))
+            self.call.read(decoded(data))
 
     def _finish(self) -> None:
         self._line()
         self._dispatch()
+
+
+class _Frames(Body):
+    """A body of Amazon's event stream, in whose chunks a model's own events are."""
+
+    _whole = False
+
+    def _take(self, data: bytes) -> None:
+        self.buffer += data
+        if len(self.buffer) > _MOST_BUFFERED:
+            self.buffer.clear()
+        for payload in take_frames(self.buffer):
+            chunk = chunk_of(payload)
+            if chunk is not None:
+                self.call.read(chunk)
+
+    def _finish(self) -> None:
+        """There is no frame at the end that has not ended."""

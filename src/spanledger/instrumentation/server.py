@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from spanledger.instrumentation.spec import Provider
 
@@ -23,13 +24,13 @@ class Server:
     """Whether an answer may state its cost: some providers do, and so may a gateway at a host of its own."""
 
 
-def server_of(provider: Provider, client_types: tuple[type, ...], url: Any) -> Server:
-    """Which provider a client talks to: by the class of the client, else by the host; an unknown host is taken for one
-    that speaks this SDK's API."""  # noqa: D205, D209
-    address = getattr(url, "host", None) or None
-    port = getattr(url, "port", None)
-    port = None if port == _HTTPS else port
-    name = next((provider.clients[kind.__name__] for kind in client_types if kind.__name__ in provider.clients), None)
+def server_of(provider: Provider, client: Any, url: Any) -> Server:
+    """Which provider a client talks to: by the client itself, else by the host; an unknown host is taken for one that
+    speaks this SDK's API."""  # noqa: D205, D209
+    address, port = _address(url)
+    name = next((named for flag, named in provider.told_by.items() if getattr(client, flag, None)), None)
+    for kind in type(client).__mro__ if name is None and client is not None else ():
+        name = name or provider.clients.get(kind.__name__)
     for pattern, host_provider in provider.hosts.items():
         if name is not None:
             break
@@ -38,3 +39,13 @@ def server_of(provider: Provider, client_types: tuple[type, ...], url: Any) -> S
     known = name is not None
     name = name or provider.name
     return Server(name, address, port, known=known, states_cost=not known or name in provider.states_cost)
+
+
+def _address(url: Any) -> tuple[str | None, int | None]:
+    """Host and port of a URL, a text or an object that has them; a port of https's own is `None`."""
+    if isinstance(url, str):
+        url = urlsplit(url)
+        host, port = url.hostname, url.port
+    else:
+        host, port = getattr(url, "host", None), getattr(url, "port", None)
+    return host or None, None if port == _HTTPS else port

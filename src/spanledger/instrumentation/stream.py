@@ -7,28 +7,44 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from spanledger.instrumentation.call import Call
 from spanledger.instrumentation.closing import on_aclose, on_close
 
+_INNER: Final = ("_iterator", "generator", "_event_generator")
+"""Where the streams of the SDKs keep what they draw their chunks from: stainless, google-genai, botocore."""
 
-def watch_parsed(call: Call, stream: Any) -> bool:
-    """Watch a stream of parsed chunks. False if it is no stream that can be watched."""
-    iterator = getattr(stream, "_iterator", None)
-    response = getattr(stream, "response", None)
-    if iterator is None or response is None:
+
+def watch_stream(call: Call, stream: Any) -> bool:
+    """Watch a stream object. False if it is none that can be watched."""
+    stream = getattr(stream, "_raw_stream", stream) if not hasattr(stream, "_event_generator") else stream
+    name = next((name for name in _INNER if getattr(stream, name, None) is not None), None)
+    if name is None:
         return False
-    watched: Any
-    if hasattr(iterator, "__anext__"):
-        watched = _async_chunks(call, iterator, _Dropped(call))
-        on_aclose(response, _closed_by(call, watched, "ag_running"))
-    else:
-        watched = _chunks(call, iterator, _Dropped(call))
-        on_close(response, _closed_by(call, watched, "gi_running"))
-    stream._iterator = watched  # noqa: SLF001  # same name in every version of the SDKs
-    call.streaming()
+    inner = getattr(stream, name)
+    closes = getattr(stream, "response", stream)
+    watched = watched_iterator(call, inner)
+    if watched is None:
+        return False
+    closed = _closed_by(call, watched)
+    on_close(closes, closed)
+    on_aclose(closes, closed)
+    setattr(stream, name, watched)
     return True
+
+
+def watched_iterator(call: Call, inner: Any) -> Any:
+    """What yields the same as an iterator, sync or async, under our watch; `None` if it is no iterator."""
+    watched: Any
+    if hasattr(inner, "__anext__"):
+        watched = _async_chunks(call, inner, _Dropped(call))
+    elif hasattr(inner, "__next__"):
+        watched = _chunks(call, inner, _Dropped(call))
+    else:
+        return None
+    call.streaming()
+    return watched
 
 
 class _Dropped:
@@ -44,9 +60,10 @@ class _Dropped:
         self._call.dropped()
 
 
-def _closed_by(call: Call, watched: Any, running: str) -> Callable[[], None]:
+def _closed_by(call: Call, watched: Any) -> Callable[[], None]:
     """What closing the HTTP response means: nothing while the SDK itself reads, the end otherwise."""
     alive = weakref.ref(watched)
+    running = "ag_running" if hasattr(watched, "ag_running") else "gi_running"
 
     def closed() -> None:
         generator = alive()

@@ -18,6 +18,8 @@ class Telemetry:
     def __init__(self, tracer_provider: Any = None, meter_provider: Any = None, *, spans: bool = True) -> None:
         source = trace.NoOpTracerProvider() if not spans else tracer_provider
         self.tracer = trace.get_tracer(SCOPE, __version__, source, conventions.SCHEMA_URL)
+        self.silent: trace.Tracer = trace.NoOpTracer()
+        """For calls of which the SDK itself makes a span."""
         meter = metrics.get_meter(SCOPE, __version__, meter_provider, conventions.SCHEMA_URL)
         self.tokens = self._histogram(meter, conventions.METRIC_TOKENS, conventions.TOKEN_BOUNDARIES)
         self.duration = self._histogram(meter, conventions.METRIC_DURATION, conventions.DURATION_BOUNDARIES)

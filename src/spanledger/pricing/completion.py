@@ -12,6 +12,7 @@ from spanledger.guard import log
 from spanledger.model import COLUMNS, Cost, Usage, UsageRecord, cost_columns, usage_of_row
 from spanledger.pricing.loader import Prices
 from spanledger.pricing.offer import context_of
+from spanledger.pricing.places import models_of
 
 if TYPE_CHECKING:
     from spanledger.pricing.book import PriceBook
@@ -55,7 +56,7 @@ class Completion:
         cost = record.cost or book.price(
             record.usage,
             provider=record.provider,
-            models=(record.response_model, record.request_model),
+            models=models_of(record.provider, answered=record.response_model, asked=record.request_model),
             at=record.started_at,
             context=context_of(record.service_tier, record.price_context),
             server=record.server_address,
@@ -87,7 +88,7 @@ def price_of_row(book: PriceBook, row: Mapping[str, Any], usage: Usage | None = 
     return book.price(
         usage or usage_of_row(row),
         provider=row["provider"],
-        models=(row["response_model"], row["request_model"]),
+        models=models_of(row["provider"], answered=row["response_model"], asked=row["request_model"]),
         at=datetime.fromisoformat(row["started_at"]),
         context=context_of(row["service_tier"], _decoded(row["price_context"])),
         server=row["server_address"],

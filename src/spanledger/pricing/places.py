@@ -21,6 +21,9 @@ PROVIDER_IDS: Final = {
 }
 """OpenTelemetry's provider name → genai-prices' provider id, where the two differ."""
 
+_PRICED_AS_ASKED: Final = ("aws.bedrock",)
+"""Providers whose own names for models say more of the price (region, profile) than what the model calls itself."""
+
 _REGIONS: Final = (
     re.compile(r"(eu|us)\.api\.openai\.com"),
     re.compile(r"([a-z]+-[a-z]+\d+)-aiplatform\.googleapis\.com"),
@@ -32,6 +35,11 @@ _REGIONS: Final = (
 def provider_id(name: str) -> str:
     """The provider's name as genai-prices spells it; its own spelling stays."""
     return PROVIDER_IDS.get(name, name)
+
+
+def models_of(provider: str, *, answered: str | None, asked: str | None) -> tuple[str | None, str | None]:
+    """The names of a call's model in the order in which a price is looked for."""
+    return (asked, answered) if provider in _PRICED_AS_ASKED else (answered, asked)
 
 
 @lru_cache(maxsize=1024)

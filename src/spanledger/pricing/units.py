@@ -17,13 +17,18 @@ from genai_prices.data_units import unit_data
 from spanledger.model import PICO_USD
 from spanledger.pricing.program import Rate, Unit, rate_of
 
+_OWN: Final[Mapping[str, Mapping[str, Any]]] = {
+    "output_images": {"per": 1000, "price_key": "output_images_kcount", "dimensions": {"family": "images"}},
+}
+"""Units that genai-prices lacks, in its own form."""
+_ALL: Final[Mapping[str, Mapping[str, Any]]] = {**unit_data, **_OWN}
 _DIGITS: Final = Context(prec=12)
 DATA: Final = providers
 UNITS: Final[Mapping[str, Unit]] = {
-    key: Unit(key, raw["per"], frozenset(raw.get("dimensions", {}).items())) for key, raw in unit_data.items()
+    key: Unit(key, raw["per"], frozenset(raw.get("dimensions", {}).items())) for key, raw in _ALL.items()
 }
 """Unit key → unit."""
-UNIT_OF_PRICE: Final[Mapping[str, Unit]] = {raw.get("price_key", key): UNITS[key] for key, raw in unit_data.items()}
+UNIT_OF_PRICE: Final[Mapping[str, Unit]] = {raw.get("price_key", key): UNITS[key] for key, raw in _ALL.items()}
 """Key of a price (`input_mtok`: USD per million tokens) → its unit."""
 
 

@@ -45,9 +45,10 @@ class Recorder:
     def record(self, build: Callable[[], UsageRecord | None], *, settles: bool = True) -> None:
         """Keep the record that `build` makes; `build` runs on the writer's thread. Never raises.
 
-        With durability `sync` it returns after the commit. `settles=False`: the record is not final, no metric moves.
+        With durability `sync` it returns after the commit, except on the writer's own thread, which commits next.
+        `settles=False`: the record is not final, no metric moves.
         """
-        done = threading.Event() if self._plan.sync else None
+        done = threading.Event() if self._plan.sync and not self._writer.here else None
         self._put(Item(build, settles, done))
         if done is not None and not done.wait(_SYNC_WAIT):
             log.warning("A record was not committed within %.0f s; it stays queued.", _SYNC_WAIT)

@@ -80,6 +80,11 @@ class Writer:
         self._full = False
         self._failing = False
 
+    @property
+    def here(self) -> bool:
+        """Whether this is the writer's own thread."""
+        return threading.current_thread() is self._thread
+
     def put(self, item: Item) -> None:
         """Queue an item. Never waits."""
         if self._thread is None:
@@ -275,8 +280,7 @@ class Writer:
 
     def observe(self) -> int:
         """Commit what was queued before, then the number of records waiting."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and not self._stopped:
+        if self._thread is not None and not self.here and not self._stopped:
             done = threading.Event()
             self._queue.put(Item(None, settles=False, done=done))
             done.wait(_OBSERVE_WAIT)

@@ -1,7 +1,7 @@
 """What users and we test with: a provider that answers on this machine, and a sink that remembers.
 
-`python -m spanledger.testing.loopback` speaks OpenAI's wire format well enough for the real SDK, costs nothing and
-knows exactly what it has answered.
+`python -m spanledger.testing.loopback` speaks the wire formats of OpenAI, Anthropic, Google and Amazon Bedrock well
+enough for the real SDKs, costs nothing and knows exactly what it has answered.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -107,10 +108,23 @@ def text(value: Any) -> str | None:
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """A text as a tuple of one, a list as the texts in it."""
-    if isinstance(value, str):
-        return (value,)
-    return tuple([each for each in value if isinstance(each, str)]) if isinstance(value, (list, tuple)) else ()
+    """A text as a tuple of one, a list as the texts in it; an enum of texts counts as its text."""
+    if isinstance(value, (list, tuple)):
+        return tuple([word for each in value if isinstance(word := plain_word(each), str)])
+    return texts((value,))
+
+
+def decoded(body: bytes | str) -> Any:
+    """The JSON document in a body, `None` if there is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """The members of an object that are set: a mapping's or a typed object's; of anything else none."""
+    return {name: each for name, each in _members(value) or () if each is not None}
 
 
 def plain(value: Any, depth: int = _DEPTH) -> Any:

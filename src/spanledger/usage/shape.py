@@ -6,6 +6,7 @@ others may be.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -82,7 +83,7 @@ class Reader:
             if value is None and not optional:
                 continue
             if type(value) is not int or not 0 <= value <= MOST_OF_A_COUNT or len(paths) > 1:
-                value = _sum(raw, paths)
+                value = _sum(raw, paths, rounded=name.endswith("_seconds"))
             if value is None:
                 broken = broken or any(walk(raw, path) is not None for path, _ in paths)
             elif own:
@@ -91,7 +92,8 @@ class Reader:
                 other[name] = value
         if self._total is not None:
             self._take_reasoning_in(raw, counts, other)
-        status = self._status(counts or other, broken=broken)
+        known = counts or other or (items if not self.shape.requires else {})
+        status = self._status(known, broken=broken)
         for name, count in items.items():
             if name in _FIELDS:
                 counts[name] = count or counts.get(name, 0)
@@ -140,15 +142,20 @@ class Reader:
         return "reported"
 
 
-def _sum(raw: Any, paths: tuple[tuple[tuple[Steps, ...], bool], ...]) -> int | None:
-    """The sum of the counts at the paths, of lists where they say so; `None` if there is none, or one is no count."""
+def _sum(raw: Any, paths: tuple[tuple[tuple[Steps, ...], bool], ...], *, rounded: bool) -> int | None:
+    """The sum of the counts at the paths, of lists where they say so; `None` if there is none, or one is no count.
+
+    Time is billed to the nearest second (OpenAI's pricing page, transcription).
+    """
     total: int | None = None
     for path, many in paths:
         value = walk(raw, path)
         for each in value if many and isinstance(value, list) else (value,):
             if each is None:
                 continue
-            count = int(each) if isinstance(each, float) and each.is_integer() else each
+            count = each
+            if isinstance(each, float) and math.isfinite(each) and (rounded or each.is_integer()):
+                count = math.floor(each + 0.5)
             if type(count) is not int or not 0 <= count <= MOST_OF_A_COUNT:
                 return None
             total = count + (total or 0)

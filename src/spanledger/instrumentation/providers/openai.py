@@ -7,15 +7,16 @@ from typing import Final
 
 from spanledger import conventions
 from spanledger.instrumentation.providers.hosts import OPENAI_COMPATIBLE, STATES_COST
-from spanledger.instrumentation.spec import CHAT_REQUEST, Count, Endpoint, Provider, Target
+from spanledger.instrumentation.spec import CHAT_REQUEST, Batch, Count, Endpoint, Length, Provider, Target
 from spanledger.usage.shapes import openai as shapes
 
 CHAT: Final = Endpoint(
     operation=conventions.CHAT,
     usage=shapes.CHAT,
     usage_at=("usage", "x_groq.usage", "choices.0.usage"),  # the last is Moonshot's, in streams
-    signals=("usage", "choices.0.finish_reason", "x_groq"),
+    last_signals=("choices.0.finish_reason", "x_groq"),
     choices="n",
+    tier_attribute=conventions.OPENAI_RESPONSE_SERVICE_TIER,
     error_carries="completion",  # openai.LengthFinishReasonError: cut short before it could be parsed, and billed
     finish_reasons="choices.*.finish_reason",
     stream_usage=True,
@@ -37,7 +38,7 @@ RESPONSES: Final = Endpoint(
     },
     roots=("response",),
     signals=("response",),
-    ends=("response.completed", "response.incomplete", "response.failed", "[DONE]"),
+    tier_attribute=conventions.OPENAI_RESPONSE_SERVICE_TIER,
     finish_reasons="incomplete_details.reason",
     conversation="conversation.id",
     state="status",
@@ -62,6 +63,7 @@ RESPONSES: Final = Endpoint(
     },
 )
 RETRIEVE: Final = replace(RESPONSES, operation=conventions.FETCH_RESPONSE, fetched=True, request={})
+COMPACT: Final = replace(RESPONSES, state="", states={}, background="", request={})
 EMBEDDINGS: Final = Endpoint(
     operation=conventions.EMBEDDINGS,
     usage=shapes.EMBEDDINGS,
@@ -69,27 +71,76 @@ EMBEDDINGS: Final = Endpoint(
     request={conventions.EMBEDDING_DIMENSIONS: "dimensions"},
 )
 
+IMAGE: Final = Endpoint(
+    operation=conventions.GENERATE_CONTENT,
+    usage=shapes.PICTURES,
+    spelled={"input_tokens": shapes.IMAGES},
+    counts={"output_images": Count(items="data", instead=True)},
+    context={"image_size": "size", "image_quality": "quality"},
+    id="",
+    model="",
+)
+TRANSCRIPTION: Final = Endpoint(
+    operation="transcription",
+    usage=shapes.SPOKEN,
+    spelled={"input_tokens": shapes.TRANSCRIPTION},
+    merges=True,
+    loose={"seconds": "duration"},  # of `verbose_json`; a usage object says the same as `seconds`
+    id="",
+    model="",
+)
+TRANSLATION: Final = replace(TRANSCRIPTION, operation="translation")
+SPEECH: Final = Endpoint(
+    operation="speech",
+    usage=shapes.SPEECH,
+    lengths={"input_characters": Length(path="input")},
+    id="",
+    model="",
+)
+MODERATION: Final = Endpoint(
+    operation="moderation", usage=shapes.MODERATION, counts={"moderations": Count(items="results")}
+)
+RESULTS: Final = Batch(
+    endpoints={"chat.completion": CHAT, "response": RESPONSES, "text_completion": COMPLETION, "list": EMBEDDINGS},
+    kind="object",
+    answer="response.body",
+    id="id",
+    error="error.code|response.body.error.code|response.body.error.type",
+    created_at="created|created_at",
+    begins=b'{"id": "batch_req_',
+)
+
 _METHODS: Final = (
-    ("chat.completions.completions", "Completions.create", CHAT, True),
-    ("chat.completions.completions", "Completions.parse", CHAT, True),
-    # Until 1.62 chat.completions was one module, until 1.91 `parse` stood under `beta`.
-    ("chat.completions", "Completions.create", CHAT, True),
-    ("beta.chat.completions", "Completions.parse", CHAT, True),
-    ("completions", "Completions.create", COMPLETION, False),
-    ("embeddings", "Embeddings.create", EMBEDDINGS, False),
-    ("responses.responses", "Responses.create", RESPONSES, True),
-    ("responses.responses", "Responses.parse", RESPONSES, True),
-    ("responses.responses", "Responses.retrieve", RETRIEVE, True),
+    ("chat.completions.completions", "Completions.create", CHAT, ">=1.63"),
+    ("chat.completions.completions", "Completions.parse", CHAT, ">=1.92"),
+    ("chat.completions", "Completions.create", CHAT, "<1.63"),
+    ("beta.chat.completions", "Completions.parse", CHAT, ">=1.40,<1.92"),
+    ("completions", "Completions.create", COMPLETION, ""),
+    ("embeddings", "Embeddings.create", EMBEDDINGS, ""),
+    ("responses.responses", "Responses.create", RESPONSES, ">=1.66"),
+    ("responses.responses", "Responses.parse", RESPONSES, ">=1.66"),
+    ("responses.responses", "Responses.retrieve", RETRIEVE, ">=1.66"),
+    ("responses.responses", "Responses.compact", COMPACT, ">=2.9"),
+    ("images", "Images.generate", IMAGE, ""),
+    ("images", "Images.edit", IMAGE, ""),
+    ("images", "Images.create_variation", IMAGE, ""),
+    ("audio.transcriptions", "Transcriptions.create", TRANSCRIPTION, ""),
+    ("audio.translations", "Translations.create", TRANSLATION, ""),
+    ("audio.speech", "Speech.create", SPEECH, ""),
+    ("moderations", "Moderations.create", MODERATION, ""),
+    ("files", "Files.content", RESULTS, ""),
 )
 
 OPENAI: Final = Provider(
     name="openai",
+    title="OpenAI, Azure OpenAI and what speaks their API",
     package="openai",
+    imports="openai",
     requires=">=1.26,<4",
     oldest="1.26.0",
     targets=tuple(
-        Target(module=f"openai.resources.{module}", name=prefix + name, endpoint=endpoint, optional=optional)
-        for module, name, endpoint, optional in _METHODS
+        Target(module=f"openai.resources.{module}", name=prefix + name, endpoint=endpoint, versions=versions)
+        for module, name, endpoint, versions in _METHODS
         for prefix in ("", "Async")
     ),
     clients={"AzureOpenAI": "azure.ai.openai", "AsyncAzureOpenAI": "azure.ai.openai"},

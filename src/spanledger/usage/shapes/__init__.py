@@ -8,17 +8,30 @@ from typing import Any, Final
 
 from spanledger.model import Usage
 from spanledger.usage.shape import Reader, Shape
-from spanledger.usage.shapes.amazon import CONVERSE
+from spanledger.usage.shapes.amazon import CONVERSE, INVOKE
 from spanledger.usage.shapes.anthropic import MESSAGES
-from spanledger.usage.shapes.google import GENERATE_CONTENT
-from spanledger.usage.shapes.openai import CHAT, EMBEDDINGS, IMAGES, REALTIME, RESPONSES, SPOKEN, TRANSCRIPTION
+from spanledger.usage.shapes.google import EMBED_CONTENT, GENERATE_CONTENT, INTERACTIONS
+from spanledger.usage.shapes.google import IMAGES as GOOGLE_IMAGES
+from spanledger.usage.shapes.openai import (
+    CHAT,
+    EMBEDDINGS,
+    IMAGES,
+    MODERATION,
+    PICTURES,
+    REALTIME,
+    RESPONSES,
+    SPEECH,
+    SPOKEN,
+    TRANSCRIPTION,
+)
 from spanledger.usage.shapes.others import COHERE, LANGCHAIN, OCR
 
 SHAPES: Final[dict[str, Shape]] = {
     shape.name: shape
     for shape in (
-        CHAT, RESPONSES, EMBEDDINGS, IMAGES, TRANSCRIPTION, SPOKEN, REALTIME, MESSAGES, GENERATE_CONTENT, CONVERSE,
-        COHERE, OCR, LANGCHAIN,
+        CHAT, RESPONSES, EMBEDDINGS, IMAGES, PICTURES, TRANSCRIPTION, SPOKEN, SPEECH, MODERATION, REALTIME,
+        MESSAGES, GENERATE_CONTENT, EMBED_CONTENT, GOOGLE_IMAGES, INTERACTIONS, CONVERSE, INVOKE, COHERE, OCR,
+        LANGCHAIN,
     )
 }  # fmt: skip
 

@@ -13,6 +13,8 @@ from spanledger.usage.shape import Shape
 # another model.
 _ITERATIONS: Final = "iterations[type=compaction]"
 
+_LONG: Final = "cache_creation.ephemeral_1h_input_tokens"
+
 MESSAGES: Final = Shape(
     name="anthropic.messages",
     counts={
@@ -27,9 +29,10 @@ MESSAGES: Final = Shape(
         "output_tokens": ("output_tokens", f"{_ITERATIONS}.output_tokens"),
         "cache_read_tokens": ("cache_read_input_tokens", f"{_ITERATIONS}.cache_read_input_tokens"),
         "cache_write_tokens": ("cache_creation_input_tokens", f"{_ITERATIONS}.cache_creation_input_tokens"),
+        # The top level of a stream's first message may be that of a compaction.
         "cache_write_long_tokens": (
-            "?cache_creation.ephemeral_1h_input_tokens",
-            f"{_ITERATIONS}.cache_creation.ephemeral_1h_input_tokens",
+            f"?iterations[type=message].{_LONG}|{_LONG}",
+            f"{_ITERATIONS}.{_LONG}",
         ),
         "reasoning_tokens": ("output_tokens_details.thinking_tokens",),
         "web_searches": ("server_tool_use.web_search_requests",),

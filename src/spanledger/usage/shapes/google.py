@@ -1,11 +1,13 @@
 """Gemini, by the Gemini API and by Vertex AI, whole, streamed and live.
 
 Fields: `google.genai.types.GenerateContentResponseUsageMetadata` and `UsageMetadata` of google-genai 3.4, and the same
-in the API's own spelling. Thoughts stand beside the candidates, tool results beside the prompt.
+in the API's own spelling; `Usage` of its interactions. Thoughts stand beside the candidates, tool results beside the
+prompt.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from spanledger.usage.shape import Shape
@@ -53,4 +55,49 @@ GENERATE_CONTENT: Final = Shape(
         "output_image_tokens": (_of(_ANSWER, "IMAGE"),),
     },
     context={"service_tier": "traffic_type|trafficType|service_tier|serviceTier"},
+)
+EMBED_CONTENT: Final = replace(
+    GENERATE_CONTENT,
+    name="google.embed_content",
+    counts={
+        **GENERATE_CONTENT.counts,
+        # The second is Vertex AI's: a number for each text, summed.
+        "input_tokens": ("prompt_token_count|promptTokenCount|token_count",),
+    },
+    requires=("input_tokens",),
+)
+IMAGES: Final = Shape(name="google.images", counts={}, requires=())
+"""Pictures are counted in the answer."""
+
+_READ: Final = "input_tokens_by_modality"
+_READ_BY_TOOLS: Final = "tool_use_tokens_by_modality"
+_CACHED: Final = "cached_tokens_by_modality"
+_WRITTEN: Final = "output_tokens_by_modality"
+
+
+def _tokens(modality: str, *details: str) -> tuple[str, ...]:
+    first, *more = (f"{name}[modality={modality}].tokens" for name in details)
+    return ("?" + first, *more)
+
+
+INTERACTIONS: Final = Shape(
+    name="google.interactions",
+    counts={
+        "input_tokens": ("total_input_tokens", "total_tool_use_tokens"),
+        "output_tokens": ("?total_output_tokens", "total_thought_tokens|total_reasoning_tokens"),
+        "cache_read_tokens": ("total_cached_tokens",),
+        "reasoning_tokens": ("total_thought_tokens|total_reasoning_tokens",),
+        "input_audio_tokens": _tokens("audio", _READ, _READ_BY_TOOLS),
+        "input_image_tokens": (
+            *_tokens("image", _READ, _READ_BY_TOOLS),
+            *(path.lstrip("?") for path in _tokens("document", _READ, _READ_BY_TOOLS)),
+        ),
+        "input_video_tokens": _tokens("video", _READ, _READ_BY_TOOLS),
+        "cache_audio_read_tokens": _tokens("audio", _CACHED),
+        "cache_image_read_tokens": _tokens("image", _CACHED),
+        "cache_video_read_tokens": _tokens("video", _CACHED),
+        "output_audio_tokens": _tokens("audio", _WRITTEN),
+        "output_image_tokens": _tokens("image", _WRITTEN),
+        "web_searches": ("grounding_tool_count[type=google_search].count",),
+    },
 )

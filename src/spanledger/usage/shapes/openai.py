@@ -87,6 +87,15 @@ TRANSCRIPTION: Final = Shape(
 )
 SPOKEN: Final = Shape(name="openai.duration", counts={"input_audio_seconds": ("seconds",)}, requires=())
 """A transcription that is billed by its length."""
+SPEECH: Final = Shape(
+    name="openai.speech",
+    counts={"input_tokens": ("input_tokens",), "output_tokens": ("output_tokens",)},
+    requires=(),
+)
+"""Speech is billed by the characters of its text, or by tokens, which only its events tell."""
+PICTURES: Final = Shape(name="openai.pictures", counts={}, requires=())
+"""Pictures that are billed by number, and counted in the answer."""
+MODERATION: Final = Shape(name="openai.moderation", counts={}, requires=())
 REALTIME: Final = replace(
     RESPONSES,
     name="openai.realtime",
