@@ -13,13 +13,14 @@ from spanledger.usage.paths import at_path, plain_word, text, texts, walk
 class Answer:
     """What is known of a response so far."""
 
-    __slots__ = ("asked", "finish", "items", "lengths", "plan", "raw", "response", "state", "values")
+    __slots__ = ("asked", "ended", "finish", "items", "lengths", "plan", "raw", "response", "state", "values")
 
     def __init__(self, plan: Plan, request: Mapping[str, Any] = {}) -> None:  # never written
         self.plan = plan
         self.asked = plan.context(request) if plan.endpoint.context else {}
         self.lengths = plan.lengths(request) if plan.endpoint.lengths else {}
         self.raw: Any = None
+        self.ended = False
         self.state: str | None = None
         self.response: Any = None
         self.finish: tuple[str, ...] = ()
@@ -40,6 +41,8 @@ class Answer:
             reasons = walk(response, plan.finish)
             if reasons is not None:
                 self.finish += texts(reasons)
+        if plan.end is not None and walk(response, plan.end) is not None:
+            self.ended = True
         if plan.state is not None:
             self.state = text(plain_word(walk(response, plan.state))) or self.state
         usage = plan.find_usage(response)
@@ -67,7 +70,7 @@ class Answer:
         endpoint = self.plan.endpoint
         if endpoint.state:
             return endpoint.states.get(self.state or "", "incomplete") != "incomplete"
-        return bool(self.finish) or (endpoint.usage_ends and self.raw is not None)
+        return bool(self.finish) or self.ended or (endpoint.usage_ends and self.raw is not None)
 
     def context(self) -> dict[str, str]:
         """What the price depends on, as far as the usage and the request say it."""

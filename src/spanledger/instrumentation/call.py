@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
@@ -303,6 +304,8 @@ class Call:
         elif self.plan.endpoint.fetched:
             self._reported = False
         self._usage = answer.usage() if self._reported else Usage()
+        if self._streaming and not answer.complete and self._usage.usage_status == "reported":
+            self._usage = replace(self._usage, usage_status="partial")  # so far, and more may have come
         self._stated = self._find_stated() if self._reported else None
         if span.is_recording():
             if self._reported:

@@ -20,6 +20,7 @@ class Plan:
         self._usage = Reader(endpoint.usage)
         self._spelled = tuple((compiled(path), Reader(shape)) for path, shape in endpoint.spelled.items())
         self.finish = compiled(endpoint.finish_reasons) if endpoint.finish_reasons else None
+        self.end = compiled(endpoint.end) if endpoint.end else None
         self.state = compiled(endpoint.state) if endpoint.state else None
         self.names = tuple(
             (name, compiled(path)) for name in ("id", "model", "service_tier") if (path := getattr(endpoint, name))

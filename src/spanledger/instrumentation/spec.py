@@ -58,6 +58,8 @@ class Endpoint:
     """More of them, looked for in the last chunks only."""
     usage_ends: bool = True
     """Whether a stream that has told a usage has told all of it."""
+    end: str = ""
+    """Path in a chunk that only the last one has."""
     streams: bool = False
     """Whether the answer always comes in parts; otherwise the request's `stream` says so."""
     choices: str = ""

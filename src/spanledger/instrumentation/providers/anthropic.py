@@ -46,19 +46,15 @@ RESULTS: Final = Batch(
 )
 
 _METHODS: Final = (
-    ("messages.messages", "Messages.create", MESSAGES, ">=0.42"),
-    ("messages.messages", "Messages.stream", STREAM, ">=0.42"),
+    ("messages.messages", "Messages.create", MESSAGES, ""),
+    ("messages.messages", "Messages.stream", STREAM, ""),
     ("messages.messages", "Messages.parse", MESSAGES, ">=0.77"),
-    ("messages", "Messages.create", MESSAGES, "<0.42"),
-    ("messages", "Messages.stream", STREAM, "<0.42"),
     ("beta.messages.messages", "Messages.create", MESSAGES, ""),
-    ("beta.messages.messages", "Messages.stream", STREAM, ">=0.43"),
+    ("beta.messages.messages", "Messages.stream", STREAM, ""),
     ("beta.messages.messages", "Messages.parse", MESSAGES, ">=0.73"),
-    ("beta.prompt_caching.messages", "Messages.create", MESSAGES, "<0.42"),
-    ("beta.prompt_caching.messages", "Messages.stream", STREAM, "<0.42"),
     ("completions", "Completions.create", COMPLETION, "<1"),
-    ("messages.batches", "Batches.retrieve", Announcement(), ">=0.42"),
-    ("messages.batches", "Batches.results", RESULTS, ">=0.42"),
+    ("messages.batches", "Batches.retrieve", Announcement(), ""),
+    ("messages.batches", "Batches.results", RESULTS, ""),
     ("beta.messages.batches", "Batches.retrieve", Announcement(), ""),
     ("beta.messages.batches", "Batches.results", RESULTS, ""),
 )
@@ -68,8 +64,8 @@ ANTHROPIC: Final = Provider(
     title="Anthropic, also behind Bedrock, Vertex AI and Foundry",
     package="anthropic",
     imports="anthropic",
-    requires=">=0.40,<3",
-    oldest="0.40.0",
+    requires=">=0.43,<3",
+    oldest="0.43.0",
     targets=tuple(
         Target(
             module=f"anthropic.resources.{module}",

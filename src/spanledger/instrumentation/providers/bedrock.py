@@ -48,7 +48,13 @@ INVOKE: Final = Endpoint(
         "generation_token_count": "generation_token_count",
     },
     request_model="modelId",
-    finish_reasons="stop_reason|delta.stop_reason|stopReason|messageStop.stopReason|results.completionReason",
+    finish_reasons=(
+        "stop_reason|delta.stop_reason"  # Claude, Llama
+        "|stopReason|messageStop.stopReason"  # Nova
+        "|results.completionReason|completionReason"  # Titan
+        "|outputs.stop_reason|choices.finish_reason"  # Mistral, what answers as OpenAI does
+        "|finish_reason|generations.finish_reason"  # Cohere
+    ),
 )
 INVOKE_STREAM: Final = replace(
     INVOKE,
@@ -56,8 +62,9 @@ INVOKE_STREAM: Final = replace(
     roots=("message", ""),  # the rest is Claude's
     placeholders={"message": ("output_tokens",)},
     signals=("message",),
-    last_signals=("usage", *INVOKE.usage_at, *INVOKE.loose.values(), "stop_reason", "delta.stop_reason", "messageStop"),
+    last_signals=("usage", *INVOKE.usage_at, *INVOKE.loose.values(), INVOKE.finish_reasons),
     usage_ends=False,
+    end="amazon-bedrock-invocationMetrics",
 )
 
 _OPERATIONS: Final = {

@@ -175,6 +175,7 @@ def _embed(request: Request) -> Answer:
 def _predict(request: Request) -> Answer:
     """Embeddings of Vertex where the instances have content, else pictures."""
     rows, model = request.body.get("instances") or [{}], request.asked.get("model") or _model(request)
+    rows = rows if isinstance(rows, list) else [rows]  # google-genai 1.0 sends a picture's as it is
     if "content" not in rows[0]:
         return _pictures(request, model)
     stated = [given(request.asked, {"truncated": False, "token_count": tokens(row["content"])}) for row in rows]

@@ -45,5 +45,6 @@ INVOKE: Final = Shape(
         "reasoning_tokens": ("output_tokens_details.thinking_tokens",),
         "web_searches": ("server_tool_use.web_search_requests",),
     },
+    requires=("input_tokens",),  # embeddings have no output
     context={"service_tier": "service_tier", "speed": "speed", "inference_geo": "inference_geo"},
 )
