@@ -110,6 +110,7 @@ STANDARD: Final = (
         ),
     ),
     ("Streams", (conventions.TIME_TO_FIRST_CHUNK,)),
+    ("Calls the SDK repeated", (conventions.RESEND_COUNT,)),
     ("Failed calls", (conventions.ERROR_TYPE,)),
 )
 """When it stands on a span → attributes of OpenTelemetry's own conventions."""
@@ -513,6 +514,7 @@ COLUMNS: Final = {
     "environment": "`deployment.environment.name`, or the setting `environment`.",
     "weight": "Calls that the row stands for. Always 1 in this version; reports multiply by it.",
     "raw_usage": "JSON object: the provider's usage object, numbers and names only, so that a row can be priced again.",
+    "attempts": "HTTP requests the SDK made for the call, 1 without a retry; `NULL` where it does not tell.",
     "usage_shape": "Table that `raw_usage` was read by (`spanledger.usage.shapes`), as `openai.chat`.",
     "recorded_at": "When the row was written, ISO-8601 UTC.",
 }

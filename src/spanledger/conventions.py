@@ -17,6 +17,7 @@ SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 ERROR_TYPE: Final = "error.type"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
+RESEND_COUNT: Final = "http.request.resend_count"
 USER_ID: Final = "user.id"
 SESSION_ID: Final = "session.id"
 SERVICE_NAME: Final = "service.name"
@@ -118,6 +119,7 @@ BUCKET: Final = "spanledger.bucket"
 CALL_STATUS: Final = "spanledger.status"
 REASON: Final = "reason"
 SINK: Final = "sink"
+METHOD: Final = "spanledger.method"
 
 # Metrics: name, unit, what it says.
 TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105  # an attribute name
@@ -136,6 +138,7 @@ METRIC_FAILED: Final = "spanledger.delivery.failed"
 METRIC_DEAD: Final = "spanledger.delivery.dead"
 METRIC_INVALID: Final = "spanledger.usage.invalid"
 METRIC_UNPRICED: Final = "spanledger.cost.unpriced"
+METRIC_MISSING: Final = "spanledger.methods.missing"
 
 METRICS: Final = {
     METRIC_TOKENS: ("histogram", "{token}", "Number of input and output tokens used"),
@@ -148,6 +151,7 @@ METRICS: Final = {
     METRIC_DRIFT: ("counter", "{USD}", "Difference between the cost a provider stated and our own figure for it"),
     METRIC_INVALID: ("counter", "{call}", "Calls whose reported usage was missing, partial or impossible"),
     METRIC_UNPRICED: ("counter", "{call}", "Calls without an exact price"),
+    METRIC_MISSING: ("counter", "{method}", "Methods of an SDK that should be watched and are not there"),
     METRIC_LOST: ("counter", "{record}", "Records that could not be kept"),
     METRIC_PENDING: ("gauge", "{record}", "Records in this process's outbox that a sink has not taken yet"),
     METRIC_SENT: ("counter", "{record}", "Records a sink has taken"),

@@ -124,6 +124,8 @@ class UsageRecord:
     response_model: str | None = None
     server_address: str | None = None
     stream: bool = False
+    attempts: int | None = None
+    """HTTP requests the SDK made for the call, 1 without a retry; `None` where it does not tell."""
     finish_reasons: tuple[str, ...] | None = None
     service_tier: str | None = None
     conversation_id: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from spanledger.guard import failed
-from spanledger.instrumentation.call import Call
+from spanledger.instrumentation.call import Call, attempts_of
 from spanledger.instrumentation.closing import on_aclose, on_close
 from spanledger.instrumentation.eventstream import chunk_of
 from spanledger.instrumentation.raw import Body
@@ -29,6 +29,7 @@ def follow(call: Call, result: Any, _: Mapping[str, Any]) -> Any:
     if not isinstance(result, dict):
         call.succeeded(result)
         return result
+    call.attempts = attempts_of(result)
     events, body = result.get("stream"), result.get("body")
     events = body if hasattr(body, "_event_generator") else events
     if hasattr(events, "_event_generator"):

@@ -48,7 +48,7 @@ class Call:
         "_answer", "_attribution", "_context", "_cost", "_duration_ns", "_engine", "_error_type", "_first",
         "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_operation", "_own_span", "_reported",
         "_server", "_span", "_started_ns", "_stated", "_status", "_stream", "_streaming", "_t0", "_token", "_usage",
-        "decode", "hides_usage", "leave", "plan", "response", "tail",
+        "attempts", "decode", "hides_usage", "leave", "plan", "response", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +77,8 @@ class Call:
         self._cost: Cost | None = None
         self.response: Any = None
         """The HTTP response, where the SDK shows it to us."""
+        self.attempts: int | None = None
+        """HTTP requests made for it, where the SDK tells."""
         self.decode: Callable[[Any], Any] | None = None
         """Makes of a chunk what the table speaks of."""
         self._reported = True
@@ -267,6 +269,8 @@ class Call:
                 self._error_type = type_of(error)
                 carries = self.plan.endpoint.error_carries
                 carried = getattr(error, carries, None) if carries else None
+                if self.attempts is None:
+                    self.attempts = attempts_of(getattr(error, "response", None))
                 if carried is not None:
                     self._answer.read(carried)
                 elif self._answer.raw is None:
@@ -359,6 +363,8 @@ class Call:
             attributes[conventions.CONVERSATION_ID] = conversation
         if self._first_chunk_ns is not None:
             attributes[conventions.TIME_TO_FIRST_CHUNK] = self._first_chunk_ns / 1e9
+        if self.attempts is not None and self.attempts > 1:
+            attributes[conventions.RESEND_COUNT] = self.attempts - 1
         if self._error_type is not None:
             attributes[conventions.ERROR_TYPE] = self._error_type
         if self._reported:
@@ -434,6 +440,7 @@ class Call:
             response_model=values.get("model"),
             server_address=self._server.address,
             stream=self._stream,
+            attempts=self.attempts,
             finish_reasons=answer.finish or None,
             service_tier=values.get("service_tier"),
             price_context=answer.context() or None,
@@ -446,6 +453,12 @@ class Call:
             cost=self._cost,
             attribution=self._attribution,
         )
+
+
+def attempts_of(result: Any) -> int | None:
+    """HTTP requests that botocore made, by its answer or its error's."""
+    retries = at_path(result, "ResponseMetadata.RetryAttempts") if isinstance(result, dict) else None
+    return retries + 1 if isinstance(retries, int) else None
 
 
 def _operation_of(endpoint: Endpoint, model: str | None) -> str:

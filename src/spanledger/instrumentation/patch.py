@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
 
+from spanledger import conventions
 from spanledger.context.scope import current
 from spanledger.guard import failed, log
 from spanledger.instrumentation.batch import Batches
@@ -84,6 +86,7 @@ class Patches:
         self._servers: dict[tuple[int, tuple[bool, ...]], tuple[Any, Server]] = {}
         self._said = False
         self._batches = Batches()
+        self._missed: set[tuple[str, str]] = set()
         self._switched: list[str] = []
         """Environment variables of the SDK's own tracing that we have set."""
 
@@ -98,14 +101,14 @@ class Patches:
         self._replace_own_tracing()
         if self._hooked:
             if self._provider.imports in sys.modules:
-                self._warm(None)
+                self._imported(sys.modules[self._provider.imports])
             for module in dict.fromkeys(module for module, _, _ in self._places):
                 if module in sys.modules:  # in the table's order: a class may be reached through several modules
                     self._patch(sys.modules[module], module)
             return
         self._hooked = True
         if self._provider.imports:
-            wrapt.register_post_import_hook(self._warm, self._provider.imports)
+            wrapt.register_post_import_hook(self._imported, self._provider.imports)
         for module in dict.fromkeys(module for module, _, _ in self._places):
             wrapt.register_post_import_hook(partial(self._patch, name=module), module)
 
@@ -148,9 +151,49 @@ class Patches:
             return False
         return SpecifierSet(target.versions).contains(installed, prereleases=True)
 
-    def _warm(self, _: Any) -> None:
-        if self._active:
+    def _imported(self, package: Any) -> None:
+        """The SDK has been imported, though not all of its modules. Never raises."""
+        if not self._active:
+            return
+        try:
             self._engine.prices.warm()
+            roots = [Path(each) for each in getattr(package, "__path__", ())]
+            modules = {target.module for target in self._provider.targets}
+            gone = {module for module in modules if roots and not self._is_there(module, roots)}
+            for target in self._provider.targets:
+                if target.module in gone:
+                    self._miss(target)
+        except Exception as error:  # noqa: BLE001  # a door: an import must not fail because of us
+            failed("the look at an SDK", error)
+
+    def _is_there(self, module: str, roots: list[Path]) -> bool:
+        """Whether a module is on disk; looking costs less than an import."""
+        inside = module.removeprefix(f"{self._provider.imports}.").split(".")
+        paths = [root.joinpath(*inside) for root in roots]
+        return any(
+            path.with_suffix(".py").exists() or path.is_dir() or any(path.parent.glob(f"{path.name}.*"))
+            for path in paths
+        )
+
+    def _miss(self, target: Target) -> None:
+        """A method is not there: said and counted, unless this version of the SDK never had it."""
+        if (target.module, target.name) in self._missed:
+            return
+        self._missed.add((target.module, target.name))
+        self._engine.later(partial(self._say_missing, target))
+
+    def _say_missing(self, target: Target) -> None:
+        if not self._should_have(target):
+            return
+        method = f"{target.module}.{target.name}"
+        self._engine.telemetry.missing.add(1, {conventions.METHOD: method})
+        log.warning(
+            "%s is not there in the installed %s, so its calls are not recorded. Supported: %s%s.",
+            method,
+            target.package or self._provider.package,
+            self._provider.package,
+            self._provider.requires,
+        )
 
     def _patch(self, module: Any, name: str) -> None:
         """Wrap what this module has. Never raises."""
@@ -162,6 +205,8 @@ class Patches:
             try:
                 owner, attribute, found = _find(place, dotted, module)
                 if owner is None or found is None:
+                    if target is not None:
+                        self._miss(target)
                     continue
                 key = (place, dotted)
                 if key in self._watched:
@@ -325,7 +370,9 @@ def _pass_response(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     """An HTTP response goes by: this client's call under way keeps it: its headers may state a cost."""
     outer = _calling.get()
     if outer is not None and outer[0] is instance:
-        outer[1].response = kwargs.get("response")
+        call, retries = outer[1], kwargs.get("retries_taken")
+        call.response = kwargs.get("response")
+        call.attempts = retries + 1 if isinstance(retries, int) else None
     return wrapped(*args, **kwargs)
 
 

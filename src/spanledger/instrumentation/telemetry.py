@@ -25,6 +25,8 @@ class Telemetry:
         self.duration = self._histogram(meter, conventions.METRIC_DURATION, conventions.DURATION_BOUNDARIES)
         self.first_chunk = self._histogram(meter, conventions.METRIC_FIRST_CHUNK, conventions.DURATION_BOUNDARIES)
         self.per_chunk = self._histogram(meter, conventions.METRIC_PER_CHUNK, conventions.DURATION_BOUNDARIES)
+        _, unit, description = conventions.METRICS[conventions.METRIC_MISSING]
+        self.missing = meter.create_counter(conventions.METRIC_MISSING, unit=unit, description=description)
 
     @staticmethod
     def _histogram(meter: metrics.Meter, name: str, boundaries: tuple[float, ...]) -> metrics.Histogram:

@@ -27,7 +27,8 @@ class Meters:
         self._limit = limit
         self._values: dict[str, set[str]] = {key: set() for key in keys}
         self._pending = pending
-        names = [name for name, (kind, _, _) in conventions.METRICS.items() if kind == "counter"]
+        counters = [name for name, (kind, _, _) in conventions.METRICS.items() if kind == "counter"]
+        names = [name for name in counters if name != conventions.METRIC_MISSING]  # that one is not about records
         self._counters = {name: self._counter(meter, name) for name in names}
         _, unit, description = conventions.METRICS[conventions.METRIC_PENDING]
         meter.create_observable_gauge(
