@@ -2,14 +2,14 @@
 
     make bench
 
-Each subject runs in a process of its own on the real OpenAI SDK over an in-memory transport. Blocks of calls take
+Each subject runs in a process of its own on the real SDK over an in-memory transport. Blocks of calls take
 turns, subject by subject, each switched on and off, so that a machine whose speed drifts drifts for all alike. A figure
 is the median over rounds and processes of (on - off) CPU of the calling thread, per call, in µs.
 """
 
 import argparse
 import gc
-import json
+import importlib
 import os
 import platform
 import statistics
@@ -18,64 +18,29 @@ import sys
 import tempfile
 import time
 
-SUBJECTS = ("ours", "peer")
-PEER = "opentelemetry-instrumentation-genai-openai"
+import sdks
+
+PEERS = {
+    "openai": "opentelemetry.instrumentation.genai.openai",
+    "anthropic": "opentelemetry.instrumentation.genai.anthropic",
+}
+"""OpenTelemetry's own instrumentation, where it takes this version of the SDK (it refuses google-genai 3)."""
 SAMPLED_OUT = "chat, sampled out"
 REPEATS = 3
 REST = 0.003
 """Seconds between two calls. A real call waits for its network meanwhile, and other threads have their turn; here two
 busy threads would share one core's caches, and what is measured would be that."""
-WORKLOADS = {  # name: calls per block
-    "chat": 40,
-    "stream of 500 chunks": 1,
-    "first chunk of a stream": 20,
-    "100 embeddings of 1536": 1,
-    SAMPLED_OUT: 40,
+WORKLOADS = {  # name: SDK, calls per block, what makes the call, target
+    "chat": ("openai", 40, sdks.openai_call, {}, "half of the peer's"),
+    "stream of 500 chunks": ("openai", 1, sdks.openai_call, {"chunks": 500}, "a tenth of the peer's"),
+    "first chunk of a stream": ("openai", 20, sdks.openai_call, {"chunks": 20}, "80"),
+    "100 embeddings of 1536": ("openai", 1, sdks.openai_call, {"embeddings": True}, "200"),
+    SAMPLED_OUT: ("openai", 40, sdks.openai_call, {}, "70"),
+    "message": ("anthropic", 40, sdks.anthropic_call, {}, "half of the peer's"),
+    "stream of 200 events": ("anthropic", 2, sdks.anthropic_call, {"events": 200}, "a tenth of the peer's"),
+    "generate content": ("google", 40, sdks.gemini_call, {}, "as for chat"),
+    "stream of 100 chunks": ("google", 4, sdks.gemini_call, {"chunks": 100}, "as for chat"),
 }
-TARGETS = {
-    "chat": "half of the peer's",
-    "stream of 500 chunks": "a tenth of the peer's",
-    "first chunk of a stream": "80",
-    "100 embeddings of 1536": "200",
-    SAMPLED_OUT: "70",
-}
-
-
-def answers():
-    """Bodies as the service sends them, by path."""
-    usage = {
-        "prompt_tokens": 2006,
-        "completion_tokens": 300,
-        "total_tokens": 2306,
-        "prompt_tokens_details": {"cached_tokens": 1920, "audio_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": 128,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
-    }
-    head = {"id": "chatcmpl-1", "created": 1790000000, "model": "gpt-4o-2024-08-06", "service_tier": "default"}
-    message = {"role": "assistant", "content": "word " * 60, "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-    chat = json.dumps({**head, "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
-
-    def stream(chunks):
-        head_of = {**head, "object": "chat.completion.chunk"}
-        parts = []
-        for number in range(chunks):
-            delta = {"content": "word "} if number else {"role": "assistant", "content": ""}
-            choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
-            parts.append({**head_of, "choices": [choice], "usage": None})
-        last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
-        parts += [{**head_of, "choices": [last], "usage": None}, {**head_of, "choices": [], "usage": usage}]
-        return b"".join(b"data: " + json.dumps(part).encode() + b"\n\n" for part in parts) + b"data: [DONE]\n\n"
-
-    vector = [((index * 37) % 101) / 101 for index in range(1536)]
-    data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(100)]
-    small = {"prompt_tokens": 700, "total_tokens": 700}
-    body = {"object": "list", "model": "text-embedding-3-small", "data": data, "usage": small}
-    return {"chat": chat, "long": stream(500), "short": stream(20), "embeddings": json.dumps(body).encode()}
 
 
 def telemetry(workload):
@@ -104,51 +69,28 @@ def switches(subject):
         spanledger.configure(state_dir=tempfile.mkdtemp(prefix="spanledger-bench-"))
         spanledger.assembly._runtime.engine.prices.wait()  # noqa: SLF001  # so that no call is priced late
         return {"on": spanledger.instrument, "off": spanledger.uninstrument}
-    from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
-
-    instrumentor = OpenAIInstrumentor()
+    module = importlib.import_module(PEERS[subject])
+    instrumentor = next(
+        kind for name, kind in vars(module).items() if name.endswith("Instrumentor") and name[0] in "OA"
+    )()
     instrumentor.instrument()
     return {"on": instrumentor.instrument, "off": instrumentor.uninstrument}
 
 
 def worker(subject, workload):
     """Run blocks of calls as told on stdin; answer with the thread CPU in ns of each block."""
-    import httpx2
-    import openai
-
+    os.environ["ANTHROPIC_OPEN_TELEMETRY"] = "false"  # the bare SDK, not its own spans
     telemetry(workload)
-    switch = switches(subject)
-    bodies = answers()
-    embedding = workload.endswith("1536")
-    streaming = "stream" in workload
-    body = bodies["embeddings" if embedding else "long" if "500" in workload else "short" if streaming else "chat"]
-    content_type = "text/event-stream" if streaming else "application/json"
-
-    def answer(_):
-        return httpx2.Response(200, content=body, headers={"content-type": content_type})
-
-    client = openai.OpenAI(api_key="x", http_client=httpx2.Client(transport=httpx2.MockTransport(answer)))
-    messages = [{"role": "system", "content": "You help."}, {"role": "user", "content": "What is a ledger?"}]
-    options = {"stream_options": {"include_usage": True}}
+    sdk, _, make, options, _ = WORKLOADS[workload]
+    switch = switches(subject if subject == "ours" else sdk)
+    ask = make(**options)
+    first = workload.startswith("first")
 
     def call():
         """One call; its thread CPU, or for the first chunk the part of it until then."""
         begun = time.thread_time_ns()
-        if embedding:
-            client.embeddings.create(model="text-embedding-3-small", input=["text"] * 100, encoding_format="float")
-        elif streaming:
-            stream = client.chat.completions.create(model="gpt-4o", messages=messages, stream=True, **options)
-            if workload.startswith("first"):
-                next(stream)
-                taken = time.thread_time_ns() - begun
-                for _ in stream:
-                    pass
-                return taken
-            for _ in stream:
-                pass
-        else:
-            client.chat.completions.create(model="gpt-4o", messages=messages)
-        return time.thread_time_ns() - begun
+        until = sdks.read(ask(), first)
+        return (until or time.thread_time_ns()) - begun
 
     state = "on"
     for line in sys.stdin:
@@ -178,6 +120,7 @@ def measure(workload, rounds):
 
 def measure_once(workload, rounds):
     """The same in one set of processes, whose blocks take turns."""
+    subjects = ("ours", "peer") if WORKLOADS[workload][0] in PEERS else ("ours",)
     procs = {
         subject: subprocess.Popen(
             [sys.executable, __file__, "--worker", subject, workload],
@@ -185,21 +128,21 @@ def measure_once(workload, rounds):
             stdout=subprocess.PIPE,
             text=True,
         )
-        for subject in SUBJECTS
+        for subject in subjects
     }
 
     def block(subject, switch):
         process = procs[subject]
-        process.stdin.write(f"{switch} {WORKLOADS[workload]}\n")
+        process.stdin.write(f"{switch} {WORKLOADS[workload][1]}\n")
         process.stdin.flush()
         return float(process.stdout.readline()) / 1000
 
-    for subject in SUBJECTS:
+    for subject in subjects:
         for switch in ("on", "off", "on", "off"):
             block(subject, switch)
-    bare, added = [], {subject: [] for subject in SUBJECTS}
+    bare, added = [], {subject: [] for subject in subjects}
     for number in range(rounds):
-        for subject in SUBJECTS:
+        for subject in subjects:
             took = {switch: block(subject, switch) for switch in (("on", "off") if number % 2 else ("off", "on"))}
             bare.append(took["off"])
             added[subject].append(took["on"] - took["off"])
@@ -271,18 +214,16 @@ def main():
         worker(*arguments.worker)
     load = f"load {os.getloadavg()[0]:.1f}"
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {load}")
-    print(
-        f"added CPU of the calling thread per call, µs, median of {REPEATS} x {arguments.rounds} rounds; peer: {PEER}\n"
-    )
-    print(f"{'':26}{'bare SDK':>10}{'spanledger':>12}{'peer':>10}   target")
+    print(f"added CPU of the calling thread per call, µs, median of {REPEATS} x {arguments.rounds} rounds")
+    print(f"peers: {', '.join(PEERS.values())}\n")
+    print(f"{'':36}{'bare SDK':>10}{'spanledger':>12}{'peer':>10}   target")
     for workload in WORKLOADS:
-        if arguments.only and arguments.only not in workload:
+        if arguments.only and arguments.only not in f"{WORKLOADS[workload][0]} {workload}":
             continue
         took = measure(workload, arguments.rounds)
-        print(
-            f"{workload:26}{took['bare']:>10.0f}{took['ours']:>12.0f}{took['peer']:>10.0f}   {TARGETS[workload]}",
-            flush=True,
-        )
+        peer = f"{took['peer']:.0f}" if "peer" in took else "-"
+        sdk, target = WORKLOADS[workload][0], WORKLOADS[workload][-1]
+        print(f"{sdk:10}{workload:26}{took['bare']:>10.0f}{took['ours']:>12.0f}{peer:>10}   {target}", flush=True)
     if not arguments.only:
         middle, tail = hand_over()
         print(f"\nhand-over to the outbox    p50 {middle:.1f} µs, p99 {tail:.1f} µs (target 5 µs p50)")

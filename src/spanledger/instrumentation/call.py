@@ -33,8 +33,6 @@ from spanledger.usage.paths import at_path, decoded, plain, text
 from spanledger.usage.stated import header_cost
 
 _MOST_STARTS: Final = 256
-_MOST_KEPT: Final = 16
-"""Chunks at the end of a stream that are looked at closely."""
 _GONE: Final = object()
 _OK: Final = 200
 _LATEST: Final = 2**32
@@ -86,7 +84,7 @@ class Call:
         self.leave: Callable[[], Any] = _nothing
         """Undoes what marks the SDK as being in the middle of this call."""
         self.hides_usage = False
-        self.tail: deque[Any] = deque(maxlen=_MOST_KEPT)
+        self.tail: deque[Any] = deque(maxlen=plan.endpoint.kept)
         name, attributes = self._start()
         attributes = attributes.copy()
         plan.request_attributes(request, attributes)

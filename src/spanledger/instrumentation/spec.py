@@ -56,6 +56,8 @@ class Endpoint:
     every chunk is looked at."""
     last_signals: tuple[str, ...] = ()
     """More of them, looked for in the last chunks only."""
+    kept: int = 16
+    """So many chunks at the end of a stream are looked at for these."""
     usage_ends: bool = True
     """Whether a stream that has told a usage has told all of it."""
     end: str = ""

@@ -40,6 +40,7 @@ STREAM: Final = replace(
     usage_ends=False,  # every chunk has one, the last counts
     signals=("candidates.0.grounding_metadata",),
     last_signals=("usage_metadata",),
+    kept=4,
 )
 EMBED: Final = Endpoint(
     operation=conventions.EMBEDDINGS,
