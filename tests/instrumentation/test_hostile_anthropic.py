@@ -23,7 +23,7 @@ from tests.instrumentation.hostile import (
     name,
 )
 
-REQUEST = {"model": "claude-sonnet-4-5", "max_tokens": 64, "messages": [{"role": "user", "content": "How many?"}]}
+REQUEST = {"model": "claude-tester", "max_tokens": 64, "messages": [{"role": "user", "content": "How many?"}]}
 USAGE = {"input_tokens": 9, "output_tokens": 4}
 
 
@@ -36,7 +36,7 @@ def whole(messages, see):
 
 def raw(messages, see):
     answer = messages.with_raw_response.create(**REQUEST)
-    see(answer.text)
+    see(answer.text())
     see(answer.parse())
 
 
@@ -119,8 +119,8 @@ async def async_whole(messages, see):
 
 async def async_raw(messages, see):
     answer = await messages.with_raw_response.create(**REQUEST)
-    see(answer.text)
-    see(answer.parse())
+    see(await answer.text())
+    see(await answer.parse())
 
 
 async def async_streaming_response(messages, see):
@@ -134,7 +134,7 @@ async def async_streamed(messages, see):
 
 
 async def async_raw_streamed(messages, see):
-    async for each in (await messages.with_raw_response.create(**REQUEST, stream=True)).parse():
+    async for each in await (await messages.with_raw_response.create(**REQUEST, stream=True)).parse():
         see(each)
 
 
@@ -231,7 +231,7 @@ def message_with(**changes):
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
-        "model": "claude-sonnet-4-5",
+        "model": "claude-tester",
         "content": [{"type": "text", "text": "nine"}],
         "stop_reason": "end_turn",
         "stop_sequence": None,
@@ -420,7 +420,9 @@ def test_a_stream_with_any_bytes_in_it(trial):
         at=st.integers(0, len(data)),
         rubbish=st.one_of(
             st.binary(max_size=12),
-            st.sampled_from([b"\n", b"\r", b"\r\n\r\n", b": ping\n\n", b"data:\n\n", b"data: {\n\n", b"data: [DONE]\n\n"]),
+            st.sampled_from(
+                [b"\n", b"\r", b"\r\n\r\n", b": ping\n\n", b"data:\n\n", b"data: {\n\n", b"data: [DONE]\n\n"]
+            ),
             st.sampled_from([b"retry: x\n\n", b"event: error\n\n", b"id: 7\0\n\n", b"data: \xff\n\n", b"data\n\n"]),
             st.sampled_from([b"event: error\ndata: no\n\n", b"data: " + b"[" * 3000 + b"\n\n"]),
         ),
@@ -428,6 +430,21 @@ def test_a_stream_with_any_bytes_in_it(trial):
     )
     def check(at, rubbish, way):
         trial.row("messages", way, as_events(data[:at] + rubbish + data[at:]))
+
+    check()
+
+
+def test_any_bytes_that_claim_to_be_frames_of_amazon(trial):
+    @many(25)
+    @given(
+        body=st.binary(max_size=60)
+        | st.sampled_from([b"\0\0\0\x12\0\0\0\0\0\0\0\0{}\0\0\0\0", b"\0\0\0\x11" + b"\0" * 13]),
+        size=st.sampled_from([1, 7, 100]),
+        way=st.sampled_from((streamed_bytes, streamed_lines, async_streamed_lines)),
+    )
+    def check(body, size, way):
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        trial.row("messages", way, Answer(pieces, kind="application/vnd.amazon.eventstream"))
 
     check()
 

@@ -91,14 +91,21 @@ CONTEXTS = [
         {"service_tier": "batch", "speed": "fast", "inference_geo": "us"},
     ),
     ("anthropic.messages", {"service_tier": None, "speed": 3, "inference_geo": ""}, {}),
-    ("google.generate_content", {"trafficType": "ON_DEMAND"}, {"service_tier": "ON_DEMAND"}),
-    (
-        "google.generate_content",
-        SimpleNamespace(traffic_type=TrafficType.ON_DEMAND_FLEX),
-        {"service_tier": "ON_DEMAND_FLEX"},
+    *(
+        (f"google.{method}", raw, context)
+        for method in ("generate_content", "embed_content")
+        for raw, context in (
+            ({"trafficType": "ON_DEMAND"}, {"service_tier": "ON_DEMAND"}),
+            (SimpleNamespace(traffic_type=TrafficType.ON_DEMAND_FLEX), {"service_tier": "ON_DEMAND_FLEX"}),
+            ({"serviceTier": "priority"}, {"service_tier": "priority"}),
+            (SimpleNamespace(service_tier="flex"), {"service_tier": "flex"}),
+        )
     ),
-    ("google.generate_content", {"serviceTier": "priority"}, {"service_tier": "priority"}),
-    ("google.generate_content", SimpleNamespace(service_tier="flex"), {"service_tier": "flex"}),
+    (
+        "bedrock.invoke",
+        {"service_tier": "standard", "speed": "fast", "inference_geo": "us"},
+        {"service_tier": "standard", "speed": "fast", "inference_geo": "us"},
+    ),
     ("openai.chat", {"service_tier": "flex"}, {}),
     ("openai.chat", None, {}),
 ]

@@ -104,8 +104,8 @@ GOOGLE = [
 ]
 
 GOOGLE_EMBEDDED = replace(GOOGLE_USED, input_tokens=1000)  # its tools' results are in no input: it has no tools
-# Gemini's `usage_metadata` of embeddings has the table of generate_content; Vertex AI counts each text, which are summed
-# before.
+# Gemini's `usage_metadata` of embeddings has the table of generate_content; Vertex AI counts each text, which an answer
+# sums.
 EMBEDDED = [
     *((spelt(prompt_token_count=8), used(input=8)) for spelt in (camel, typed)),
     *(

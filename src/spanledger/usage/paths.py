@@ -77,9 +77,12 @@ def member(value: Any, name: str | int) -> Any:
     if own is not None:
         if name in own:
             return own[name]
-        extra = getattr(value, "__pydantic_extra__", None)
+        # Asking a pydantic model for what it lacks costs microseconds and an exception.
+        extra = getattr(value, "__pydantic_extra__", value)
+        if extra is None:
+            return None
         if extra.__class__ is dict:
-            return extra.get(name)  # asking a pydantic model for what it lacks costs a microsecond and an exception
+            return extra.get(name)
     if isinstance(value, (list, tuple)):
         if isinstance(name, int):
             return value[name] if name < len(value) else None
