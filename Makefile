@@ -25,7 +25,7 @@ demo: install ## The main job: an application, a provider of our own, and the re
 test: install ## All tests but the slow ones.
 	$(BIN)/python -m pytest
 
-matrix: install ## The SDK tests in every supported cell of Python and openai.
+matrix: install ## The SDK tests in every supported cell of Python and SDKs.
 	tests/matrix.sh
 
 reference: install ## Write the generated pages of docs/reference.

@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
-# The tests that drive the SDK, in every cell of Python × openai that we promise; behind `make matrix`.
+# The tests that drive the SDKs, in every cell of Python × SDKs that we promise; behind `make matrix`.
 # Arguments are handed to pytest instead of the usual paths. MATRIX_HOME says where the environments are made.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 HOME_OF_CELLS=${MATRIX_HOME:-.venv-matrix}
 UV=${UV:-.venv/bin/uv}
-if (($# == 0)); then set -- tests/instrumentation tests/trips; fi
+if (($# == 0)); then set -- tests/instrumentation tests/contracts tests/trips; fi
 
 # Python, then what is pinned: the oldest we promise, the last of each major, the newest.
 CELLS=(
-  "3.11 openai==1.26.0 httpx<0.28" # openai took httpx 0.28 from 1.55.3 on
-  "3.11 openai==1.40.0 httpx<0.28" # here `beta.chat.completions.parse` calls `create`
-  "3.11 openai==1.109.1"
-  "3.12 openai==2.54.0"
-  "3.13 openai>=3,<4"
+  # openai took httpx 0.28 from 1.55.3 on
+  "3.11 openai==1.26.0 httpx<0.28 anthropic==0.43.0 google-genai==1.0.0 boto3==1.34.131 aiobotocore==2.13.1"
+  # here `beta.chat.completions.parse` calls `create`
+  "3.11 openai==1.40.0 httpx<0.28 anthropic==0.73.0 google-genai==1.10.0 boto3 aiobotocore<3"
+  "3.11 openai==1.109.1 anthropic==0.125.0 google-genai==1.75.0 boto3 aiobotocore"
+  "3.12 openai==2.54.0 anthropic==1.14.0 google-genai==2.34.0 boto3 aiobotocore"
+  "3.13 openai>=3,<4 anthropic>=2,<3 google-genai>=3,<4 boto3 aiobotocore>=3"
 )
 NEEDS=(pytest pytest-timeout hypothesis anyio uvicorn pyyaml)
 

@@ -138,12 +138,12 @@ def interacted(**members):
 ALL_OF_AN_INTERACTION = {
     "total_input_tokens": 240,
     "total_tool_use_tokens": 14,
-    "total_cached_tokens": 24,
+    "total_cached_tokens": 29,
     "total_output_tokens": 60,
     "total_tokens": 354,
     "input_tokens_by_modality": [("text", 100), ("audio", 50), ("image", 30), ("document", 20), ("video", 40)],
     "tool_use_tokens_by_modality": [("audio", 5), ("image", 3), ("document", 2), ("video", 4)],
-    "cached_tokens_by_modality": [("audio", 10), ("image", 6), ("video", 8)],
+    "cached_tokens_by_modality": [("audio", 10), ("image", 6), ("document", 5), ("video", 8)],
     "output_tokens_by_modality": [("text", 44), ("audio", 7), ("image", 9)],
 }
 INTERACTIONS = [
@@ -154,12 +154,12 @@ INTERACTIONS = [
                 "grounding_tool_count": [{"type": "google_search", "count": 2}, {"type": "google_maps", "count": 5}],
             },
             used(
-                input=254, output=100, cache_read=24, reasoning=40, input_audio=55, input_image=55, output_audio=7,
+                input=254, output=100, cache_read=29, reasoning=40, input_audio=55, input_image=55, output_audio=7,
                 output_image=9, web_searches=2,
                 other={
                     "input_video_tokens": 44,
                     "cache_audio_read_tokens": 10,
-                    "cache_image_read_tokens": 6,
+                    "cache_image_read_tokens": 11,
                     "cache_video_read_tokens": 8,
                 },
             ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -34,6 +35,7 @@ from spanledger.model import Attribution
 from spanledger.usage.paths import at_path
 
 _MOST_CLIENTS: Final = 256
+_NUMBER: Final = re.compile(r"\d+")
 
 _calling: ContextVar[tuple[Any, Call] | None] = ContextVar("spanledger.calling", default=None)
 """The client that is in the middle of a watched call, and the call."""
@@ -140,16 +142,17 @@ class Patches:
 
     def _should_have(self, target: Target) -> bool:
         """Whether the installed version of the SDK is one that has the method."""
-        # Only needed where something is not there.
-        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+        package = target.module.split(".")[0] if target.package else self._provider.imports
+        installed = getattr(sys.modules.get(package), "__version__", None)
+        if installed is None:
+            # Only needed where a package does not say it itself, or is not there.
+            from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
 
-        from packaging.specifiers import SpecifierSet  # noqa: PLC0415
-
-        try:
-            installed = version(target.package or self._provider.package)
-        except PackageNotFoundError:
-            return False
-        return SpecifierSet(target.versions).contains(installed, prereleases=True)
+            try:
+                installed = version(target.package or self._provider.package)
+            except PackageNotFoundError:
+                return False
+        return admits(target.versions, installed)
 
     def _imported(self, package: Any) -> None:
         """The SDK has been imported, though not all of its modules. Never raises."""
@@ -177,14 +180,12 @@ class Patches:
 
     def _miss(self, target: Target) -> None:
         """A method is not there: said and counted, unless this version of the SDK never had it."""
-        if (target.module, target.name) in self._missed:
-            return
-        self._missed.add((target.module, target.name))
-        self._engine.later(partial(self._say_missing, target))
+        if (target.module, target.name) not in self._missed:
+            self._missed.add((target.module, target.name))
+            if self._should_have(target):
+                self._engine.later(partial(self._say_missing, target))
 
     def _say_missing(self, target: Target) -> None:
-        if not self._should_have(target):
-            return
         method = f"{target.module}.{target.name}"
         self._engine.telemetry.missing.add(1, {conventions.METHOD: method})
         log.warning(
@@ -384,6 +385,16 @@ def _followed(follow: Follow, call: Call, result: Any, request: Mapping[str, Any
         failed("the usage of a call", error)
         call.give_up()
         return result
+
+
+def admits(versions: str, installed: str) -> bool:
+    """Whether a version is among those of a table, as `>=1.40,<1.92`; all are if it is empty."""
+    found = _release(installed)
+    return all(bound.startswith(">=") == (found >= _release(bound)) for bound in filter(None, versions.split(",")))
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in _NUMBER.findall(version)[:3])
 
 
 def _is_watched(method: Any) -> bool:

@@ -88,12 +88,14 @@ class Reader:
                 broken = broken or any(walk(raw, path) is not None for path, _ in paths)
             elif own:
                 counts[name] = value
-            elif value:
+            else:
                 other[name] = value
+        told = bool(counts or other)
+        other = {name: value for name, value in other.items() if value}
         if self._total is not None:
             self._take_reasoning_in(raw, counts, other)
-        known = counts or other or (items if not self.shape.requires else {})
-        status = self._status(known, broken=broken)
+        told = told or (bool(items) and not self.shape.requires)
+        status = self._status(counts, told=told, broken=broken)
         for name, count in items.items():
             if name in _FIELDS:
                 counts[name] = count or counts.get(name, 0)
@@ -125,10 +127,10 @@ class Reader:
         if outside:
             counts["output_tokens"] += thought
 
-    def _status(self, counts: Mapping[str, Any], *, broken: bool) -> str:
+    def _status(self, counts: Mapping[str, Any], *, told: bool, broken: bool) -> str:
         if broken:
             return "invalid"
-        if not counts:
+        if not told:
             return "missing"
         for whole, parts in self._inside:
             rest = counts.get(whole, 0)

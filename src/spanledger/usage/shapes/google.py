@@ -94,7 +94,7 @@ INTERACTIONS: Final = Shape(
         ),
         "input_video_tokens": _tokens("video", _READ, _READ_BY_TOOLS),
         "cache_audio_read_tokens": _tokens("audio", _CACHED),
-        "cache_image_read_tokens": _tokens("image", _CACHED),
+        "cache_image_read_tokens": (*_tokens("image", _CACHED), _tokens("document", _CACHED)[0].lstrip("?")),
         "cache_video_read_tokens": _tokens("video", _CACHED),
         "output_audio_tokens": _tokens("audio", _WRITTEN),
         "output_image_tokens": _tokens("image", _WRITTEN),
