@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test matrix lint types bench reference clean
+.PHONY: help install demo test soak matrix lint types bench reference clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ demo: install ## The main job: an application, a provider of our own, and the re
 
 test: install ## All tests but the slow ones.
 	$(BIN)/python -m pytest
+
+soak: install ## Thousands of random hostile answers for every SDK; takes hours.
+	SPANLEDGER_SOAK=1 $(BIN)/python -m pytest --timeout 0 tests/instrumentation/test_hostile*.py
 
 matrix: install ## The SDK tests in every supported cell of Python and SDKs.
 	tests/matrix.sh

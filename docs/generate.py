@@ -412,7 +412,8 @@ def _methods(provider: Provider) -> Iterator[tuple[str, ...]]:
 
 
 def _counts(endpoint: Endpoint) -> str:
-    shapes = [_code(shape.name) for shape in (endpoint.usage, *endpoint.spelled.values()) if shape.counts]
+    told = [shape for one in _all([endpoint]) for shape in (one.usage, *one.spelled.values())]
+    shapes = [_code(name) for name in _unique(shape.name for shape in told if shape.counts)]
     counted = [f"number of {name}" for name in (*endpoint.counts, *endpoint.lengths)]
     return ", ".join(shapes + counted)
 
@@ -428,11 +429,19 @@ def _usage_objects() -> Iterator[str]:
         ),
         "",
     )
-    endpoints = [one for provider in PROVIDERS.values() for target in provider.targets for one in target.endpoints]
+    endpoints = [
+        one for provider in PROVIDERS.values() for target in provider.targets for one in _all(target.endpoints)
+    ]
     shapes = {shape.name: shape for one in endpoints for shape in (one.usage, *one.spelled.values()) if shape.counts}
     yield from _table(
         ("usage", "counts"), ((_code(name), ", ".join(map(_code, shapes[name].counts))) for name in shapes)
     )
+
+
+def _all(endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:
+    for endpoint in endpoints:
+        yield endpoint
+        yield from endpoint.variants.values()
 
 
 def _unique(names: Iterable[str]) -> list[str]:

@@ -311,8 +311,8 @@ def shape_paths(endpoint, shape, put):
     """The paths of a shape; `put` makes the endpoint that has another shape in its place."""
     for key, paths in shape.counts.items():
         for index, path in enumerate(paths):
-            made = (
-                lambda new, k=key, i=index, p=paths: put(  # noqa: E731
+            made = (  # noqa: E731
+                lambda new, k=key, i=index, p=paths: put(
                     replace(shape, counts={**shape.counts, k: (*p[:i], new, *p[i + 1 :])})
                 )
             )

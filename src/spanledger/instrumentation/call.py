@@ -24,7 +24,6 @@ from spanledger.instrumentation.attributes import cost_attributes, type_of, usag
 from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.plan import Plan
 from spanledger.instrumentation.server import Server
-from spanledger.instrumentation.spec import Endpoint
 from spanledger.instrumentation.telemetry import SCOPE
 from spanledger.model import NOBODY, UNPRICED, Attribution, Cost, Usage, UsageRecord, at, record_id_at, record_id_for
 from spanledger.pricing.offer import context_of
@@ -44,7 +43,7 @@ class Call:
 
     __slots__ = (
         "_answer", "_attribution", "_context", "_cost", "_duration_ns", "_engine", "_error_type", "_first",
-        "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_operation", "_own_span", "_reported",
+        "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_own_span", "_reported",
         "_server", "_span", "_started_ns", "_stated", "_status", "_stream", "_streaming", "_t0", "_token", "_usage",
         "attempts", "decode", "hides_usage", "leave", "plan", "response", "tail",
     )  # fmt: skip
@@ -66,7 +65,6 @@ class Call:
         self._stream = plan.endpoint.streams or request.get("stream") is True
         self._many = bool(plan.endpoint.choices) and request.get(plan.endpoint.choices) not in (None, 1)
         self._model = text(request.get(plan.endpoint.request_model))
-        self._operation = _operation_of(plan.endpoint, self._model)
         self._answer = Answer(plan, request)
         self._first: Any = None
         self._first_chunk_ns: int | None = None
@@ -102,7 +100,7 @@ class Call:
         starts, key = self.plan.starts, (self._server, self._model, self._stream)
         start = starts.get(key)
         if start is None:
-            operation = self._operation
+            operation = self.plan.endpoint.operation
             attributes: dict[str, Any] = self._identity()
             if self._stream:
                 attributes[conventions.REQUEST_STREAM] = True
@@ -116,7 +114,7 @@ class Call:
         """What says, on span and metric alike, who was asked for what."""
         server = self._server
         attributes: dict[str, Any] = {
-            conventions.OPERATION: self._operation,
+            conventions.OPERATION: self.plan.endpoint.operation,
             conventions.PROVIDER: server.provider,
         }
         if self._model:
@@ -262,7 +260,10 @@ class Call:
         try:
             if self._streaming and self._engine.open_streams.pop(self, _GONE) is _GONE:
                 return
-            self._read_kept()
+            try:
+                self._read_kept()
+            except Exception as mistake:  # noqa: BLE001  # the call is recorded all the same
+                failed("what a stream said", mistake)
             if error is not None:
                 self._error_type = type_of(error)
                 carries = self.plan.endpoint.error_carries
@@ -306,7 +307,7 @@ class Call:
         elif self.plan.endpoint.fetched:
             self._reported = False
         self._usage = answer.usage() if self._reported else Usage()
-        if self._streaming and not answer.complete and self._usage.usage_status == "reported":
+        if self._streaming and status != "success" and not answer.complete and self._usage.usage_status == "reported":
             self._usage = replace(self._usage, usage_status="partial")  # so far, and more may have come
         self._stated = self._find_stated() if self._reported else None
         if span.is_recording():
@@ -425,7 +426,7 @@ class Call:
         return UsageRecord(
             record_id=self._derived_id() if background else record_id_at(started),
             started_at=at(started),
-            operation=conventions.CHAT if endpoint.fetched else self._operation,
+            operation=conventions.CHAT if endpoint.fetched else endpoint.operation,
             provider=self._server.provider,
             source=SCOPE,
             trace_id=f"{own.trace_id:032x}" if own.is_valid else None,
@@ -457,13 +458,6 @@ def attempts_of(result: Any) -> int | None:
     """HTTP requests that botocore made, by its answer or its error's."""
     retries = at_path(result, "ResponseMetadata.RetryAttempts") if isinstance(result, dict) else None
     return retries + 1 if isinstance(retries, int) else None
-
-
-def _operation_of(endpoint: Endpoint, model: str | None) -> str:
-    for part, operation in endpoint.operations.items():
-        if model and part in model:
-            return operation
-    return endpoint.operation
 
 
 def _nothing() -> None:

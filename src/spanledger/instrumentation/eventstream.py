@@ -5,29 +5,30 @@ A frame is: total length, headers' length, a checksum, the headers, the payload,
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from typing import Any, Final
+
+from spanledger.usage.paths import decoded
 
 CONTENT_TYPE: Final = "application/vnd.amazon.eventstream"
 _PRELUDE: Final = 12
 _CHECKSUM: Final = 4
 
 
-def take_frames(buffer: bytearray) -> list[Any]:
-    """Take the whole frames out of the buffer: their payloads, which are JSON documents.
+def take_frames(buffer: bytearray) -> Iterator[Any]:
+    """Take the whole frames out of the buffer: their payloads, `None` for one that is no JSON document.
 
     Raises `ValueError` where there are no frames.
     """
-    payloads = []
     while len(buffer) >= _PRELUDE:
         total, headers = (int.from_bytes(buffer[start : start + 4], "big") for start in (0, 4))
         if total < _PRELUDE + headers + _CHECKSUM:
             raise ValueError("no event stream")
         if len(buffer) < total:
-            break
-        payloads.append(json.loads(bytes(buffer[_PRELUDE + headers : total - _CHECKSUM]) or b"null"))
+            return
+        payload = bytes(buffer[_PRELUDE + headers : total - _CHECKSUM])
         del buffer[:total]
-    return payloads
+        yield decoded(payload)
 
 
 def chunk_of(payload: Any) -> Any:
@@ -36,4 +37,7 @@ def chunk_of(payload: Any) -> Any:
 
     if not isinstance(payload, dict) or not isinstance(payload.get("bytes"), str):
         return None
-    return json.loads(b64decode(payload["bytes"]))
+    try:
+        return decoded(b64decode(payload["bytes"]))
+    except ValueError:
+        return None

@@ -306,7 +306,8 @@ class Patches:
                 found = plan.get(args[0]) if args else None
                 if found is None:
                     return None, kwargs
-                plan, request = found, args[1]
+                request = args[1]
+                plan = found.of(request)
             client = at_path(instance, self._provider.client_at)
             outer = _calling.get()
             if client is not None and outer is not None and outer[0] is client:

@@ -35,8 +35,15 @@ class Plan:
         for attribute, path in endpoint.request.items():
             if "." in path:
                 self._nested_request.setdefault(path.split(".")[0], []).append((attribute, path.partition(".")[2]))
+        self._variants = tuple((part, Plan(each)) for part, each in endpoint.variants.items())
         self.starts: dict[Any, tuple[str, dict[str, Any]]] = {}
         """Span name and start attributes that calls to one model at one server share; bounded."""
+
+    def of(self, request: Mapping[str, Any]) -> Plan:
+        """The plan for a request: a method may be asked different things of different models."""
+        model = request.get(self.endpoint.request_model) if self._variants else None
+        found = (plan for part, plan in self._variants if isinstance(model, str) and part in model)
+        return next(found, self)
 
     def tells(self, chunk: Any, *, last: bool = False) -> bool:
         """Whether a chunk of a stream is worth reading; one of an odd type is."""

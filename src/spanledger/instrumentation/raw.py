@@ -209,15 +209,23 @@ class _Frames(Body):
     """A body of Amazon's event stream, in whose chunks a model's own events are."""
 
     _whole = False
+    _broken = False
+    """Whether it turned out to be none; what comes then is not looked at."""
 
     def _take(self, data: bytes) -> None:
+        if self._broken:
+            return
         self.buffer += data
-        if len(self.buffer) > _MOST_BUFFERED:
+        try:
+            for payload in take_frames(self.buffer):
+                chunk = chunk_of(payload)
+                if chunk is not None:
+                    self.call.read(chunk)
+        except ValueError:
+            self._broken = True
+        if self._broken or len(self.buffer) > _MOST_BUFFERED:
+            self._broken = True
             self.buffer.clear()
-        for payload in take_frames(self.buffer):
-            chunk = chunk_of(payload)
-            if chunk is not None:
-                self.call.read(chunk)
 
     def _finish(self) -> None:
         """There is no frame at the end that has not ended."""

@@ -34,8 +34,8 @@ class Endpoint:
     """What a method of an SDK is asked, and where its answer says what was used."""
 
     operation: str
-    operations: Mapping[str, str] = field(default_factory=dict)
-    """Part of a model's name → the operation it then is."""
+    variants: Mapping[str, Endpoint] = field(default_factory=dict)
+    """Part of a model's name → what the method is asked then."""
     usage: Shape
     """How its usage object spells the counts."""
     spelled: Mapping[str, Shape] = field(default_factory=dict)

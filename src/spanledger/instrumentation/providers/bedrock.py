@@ -9,6 +9,7 @@ from spanledger import conventions
 from spanledger.instrumentation.spec import Endpoint, Provider, Target
 from spanledger.usage.shapes.amazon import CONVERSE as CONVERSE_SHAPE
 from spanledger.usage.shapes.amazon import INVOKE as INVOKE_SHAPE
+from spanledger.usage.shapes.amazon import INVOKE_EMBEDDINGS as EMBEDDINGS_SHAPE
 from spanledger.usage.shapes.openai import CHAT as OPENAI_SHAPE
 
 CONVERSE: Final = Endpoint(
@@ -35,7 +36,6 @@ CONVERSE_STREAM: Final = replace(
 )
 INVOKE: Final = Endpoint(
     operation=conventions.CHAT,
-    operations={"embed": conventions.EMBEDDINGS},
     usage=INVOKE_SHAPE,
     spelled={"prompt_tokens": OPENAI_SHAPE},  # models that answer as OpenAI does
     merges=True,
@@ -67,10 +67,12 @@ INVOKE_STREAM: Final = replace(
     end="amazon-bedrock-invocationMetrics",
 )
 
+EMBED: Final = replace(INVOKE, operation=conventions.EMBEDDINGS, usage=EMBEDDINGS_SHAPE)
+
 _OPERATIONS: Final = {
     "Converse": CONVERSE,
     "ConverseStream": CONVERSE_STREAM,
-    "InvokeModel": INVOKE,
+    "InvokeModel": replace(INVOKE, variants={"embed": EMBED}),
     "InvokeModelWithResponseStream": INVOKE_STREAM,
 }
 

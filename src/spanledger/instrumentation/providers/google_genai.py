@@ -17,7 +17,7 @@ _SEARCHES: Final = "candidates.0.grounding_metadata.web_search_queries|candidate
 GENERATE: Final = Endpoint(
     operation=conventions.GENERATE_CONTENT,
     usage=GENERATE_CONTENT,
-    usage_at=("usage_metadata", "usageMetadata"),
+    usage_at=("usage_metadata|usageMetadata",),
     counts={"web_searches": Count(items=_SEARCHES)},
     id="response_id|responseId",
     model="model_version|modelVersion",
@@ -46,7 +46,7 @@ EMBED: Final = Endpoint(
     operation=conventions.EMBEDDINGS,
     usage=EMBED_CONTENT,
     merges=True,
-    usage_at=("usage_metadata", "usageMetadata"),
+    usage_at=("usage_metadata|usageMetadata",),
     loose={"token_count": "embeddings.statistics.token_count"},
     id="",
     model="",

@@ -6,6 +6,7 @@ Bedrock's user guide.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from spanledger.usage.shape import Shape
@@ -45,6 +46,6 @@ INVOKE: Final = Shape(
         "reasoning_tokens": ("output_tokens_details.thinking_tokens",),
         "web_searches": ("server_tool_use.web_search_requests",),
     },
-    requires=("input_tokens",),  # embeddings have no output
     context={"service_tier": "service_tier", "speed": "speed", "inference_geo": "inference_geo"},
 )
+INVOKE_EMBEDDINGS: Final = replace(INVOKE, name="bedrock.invoke_embeddings", requires=("input_tokens",))
