@@ -826,24 +826,7 @@ CASES = {
 }  # fmt: skip
 
 
-KNOWN = {
-    **{f"openai variations: {way}": "read to its end and still partial" for way in ("streaming", "astreaming")},
-    **{f"openai speech: {way}": "read to its end and still partial" for way in ("streaming", "astreaming")},
-    **{f"openai moderations: {way}": "read to its end and still partial" for way in ("streaming", "astreaming")},
-    **{f"openai speech in events: {way}": "events of a raw answer are not read" for way in ("raw", "araw")},
-    **{
-        f"interactions by gcp.vertex_ai: {way}": "by a host of one's own nothing says Vertex"
-        for way in ("whole", "streamed", "async", "async streamed", "raw")
-    },
-}
-"""Shapes that are wrong yet → how; strict, so that one that has become right has to go."""
-ALL = [
-    pytest.param(case, way, id=f"{name}: {way}", marks=pytest.mark.xfail(reason=KNOWN[f"{name}: {way}"]))
-    if f"{name}: {way}" in KNOWN
-    else pytest.param(case, way, id=f"{name}: {way}")
-    for name, case in CASES.items()
-    for way in case.ways
-]
+ALL = [pytest.param(case, way, id=f"{name}: {way}") for name, case in CASES.items() for way in case.ways]
 
 
 def made(way, provider):

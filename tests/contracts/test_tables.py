@@ -36,8 +36,6 @@ _GROQ = "Groq's"
 _MOONSHOT = "Moonshot's"
 _PERPLEXITY = "Perplexity's"
 _GATEWAY = "a gateway's"
-_UNTIERED = "the table's default; the answer says no tier"
-_COMPACTED = "of Responses; a compaction has no such thing"
 _BETA = "the beta's messages only"
 _SAMPLING = "of SDKs before 2"
 _LIVE = "the live API's"
@@ -66,29 +64,16 @@ EXTRAS = {
     "openai.chat: server_tool_use_details.web_search_requests": "OpenRouter's",
     "openai.chat: server_tool_use.web_search_requests": "OpenRouter's",
     "openai.chat: prompt_audio_seconds": "Mistral's",
-    "embeddings Embeddings.create: service_tier": _UNTIERED,
     "openai.responses: input_tokens_details.cache_read_input_tokens": _PERPLEXITY,
     "openai.responses: input_tokens_details.cache_creation_input_tokens": _PERPLEXITY,
     "openai.responses: tool_calls_details.search_web.invocation": _PERPLEXITY,
     "fetch_response Responses.retrieve: model": "only fetches",
-    "chat Responses.compact: model": "the answer does not say it",
-    "chat Responses.compact: service_tier": _UNTIERED,
-    "chat Responses.compact: incomplete_details.reason": _COMPACTED,
-    "chat Responses.compact: conversation.id": _COMPACTED,
-    "chat Responses.compact: error.code": _COMPACTED,
-    "generate_content Images.generate: service_tier": _UNTIERED,
-    "generate_content Images.edit: service_tier": _UNTIERED,
-    "generate_content Images.create_variation: service_tier": _UNTIERED,
     "generate_content Images.create_variation: quality": "of the other methods; a variation has none",
-    "transcription Transcriptions.create: service_tier": _UNTIERED,
-    "translation Translations.create: service_tier": _UNTIERED,
     "translation Translations.create: usage": "of transcriptions",
     "translation Translations.create, whole: usage": "of transcriptions",
     "translation Translations.create: input_tokens": "of transcriptions",
     "translation Translations.create: output_tokens": "of transcriptions",
     "translation Translations.create: input_token_details.audio_tokens": "of transcriptions",
-    "moderation Moderations.create: service_tier": _UNTIERED,
-    "speech Speech.create: service_tier": _UNTIERED,
     "anthropic.messages: iterations[type=compaction].input_tokens": _BETA,
     "anthropic.messages: iterations[type=compaction].cache_read_input_tokens": _BETA,
     "anthropic.messages: iterations[type=compaction].cache_creation_input_tokens": _BETA,
@@ -114,18 +99,12 @@ EXTRAS = {
     "google.generate_content: responseTokensDetails[modality=IMAGE].tokenCount": _LIVE,
     "google.generate_content: service_tier": "in the API's own spelling only",
     "google.generate_content: serviceTier": "in the API's own spelling only",
-    "embeddings Models._embed_content: service_tier": _UNTIERED,
     "google.embed_content: candidates_token_count": _OUTPUT,
     "google.embed_content: candidatesTokenCount": _OUTPUT,
     "google.embed_content: candidates_tokens_details[modality=AUDIO].token_count": _OUTPUT,
     "google.embed_content: candidatesTokensDetails[modality=AUDIO].tokenCount": _OUTPUT,
     "google.embed_content: candidates_tokens_details[modality=IMAGE].token_count": _OUTPUT,
     "google.embed_content: candidatesTokensDetails[modality=IMAGE].tokenCount": _OUTPUT,
-    "generate_content Models._generate_images: service_tier": _UNTIERED,
-    "generate_content Models._edit_image: service_tier": _UNTIERED,
-    "generate_content Models._upscale_image: service_tier": _UNTIERED,
-    "generate_content Models.recontext_image: service_tier": _UNTIERED,
-    "generate_content Models.segment_image: service_tier": _UNTIERED,
     "generate_content Models._generate_images: generated_masks.mask": _OTHERS,
     "generate_content Models._edit_image: generated_masks.mask": _OTHERS,
     "generate_content Models._upscale_image: generated_masks.mask": _OTHERS,
@@ -143,7 +122,6 @@ EXTRAS = {
     "chat InvokeModelWithResponseStream: stopReason": _WHOLE,
     "chat InvokeModelWithResponseStream: results.completionReason": _WHOLE,
     "chat InvokeModelWithResponseStream: generations.finish_reason": _WHOLE,
-    "chat ConverseStream: usage": "the table's default; what is looked for in the last chunks is enough",
 }
 """Where a path stands (its shape, or the method) and the path → why the SDK's types don't have it."""
 

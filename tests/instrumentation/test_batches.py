@@ -215,9 +215,8 @@ def test_another_process_that_reads_the_results_makes_no_more_rows(provider, led
             client.messages.batches.retrieve(known)
             list(client.messages.batches.results(known))
     before = ledger("record_id", *COLUMNS)
-    done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, what, provider.root, known], check=False, capture_output=True, text=True
-    )
+    arguments = [sys.executable, "-c", ELSEWHERE, what, provider.root, known]
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stderr) == (0, "")
     assert ledger("record_id", *COLUMNS) == before
 

@@ -128,7 +128,7 @@ class Reading:
             server_address=self.server.address,
             finish_reasons=answer.finish or None,
             service_tier=BATCH_TIER,
-            price_context=answer.context() or None,
+            price_context={**answer.context(), "service_tier": BATCH_TIER},
             status="success" if plan is not None else "error",
             error_type=None if plan is not None else failure,
             raw_usage=raw if isinstance(raw, dict) else None,

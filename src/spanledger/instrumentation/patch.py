@@ -338,7 +338,7 @@ class Patches:
 
     def _server(self, client: Any) -> Server:
         url = at_path(client, self._provider.base_url_at)
-        flags = tuple(bool(getattr(client, flag, None)) for flag in self._provider.told_by)
+        flags = tuple(bool(at_path(client, flag)) for flag in self._provider.told_by)
         known = self._servers.get((id(url), flags))
         if known is not None and known[0] is url:
             return known[1]

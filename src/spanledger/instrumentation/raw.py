@@ -26,6 +26,7 @@ def watch_raw(call: Call, response: Any, *, stream: bool) -> bool:
     `stream`: a stream of events was asked for. A body that is already there is read at once.
     """
     if not stream and (getattr(response, "is_stream_consumed", False) or getattr(response, "is_closed", False)):
+        read_events(call, response)  # bytes of speech may be events
         call.succeeded(decoded(response.content))
         return True
     if not hasattr(response, "iter_bytes"):

@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from spanledger.instrumentation.spec import Provider
+from spanledger.usage.paths import at_path
 
 _HTTPS: Final = 443
 
@@ -28,7 +29,7 @@ def server_of(provider: Provider, client: Any, url: Any) -> Server:
     """Which provider a client talks to: by the client itself, else by the host; an unknown host is taken for one that
     speaks this SDK's API."""  # noqa: D205, D209
     address, port = _address(url)
-    name = next((named for flag, named in provider.told_by.items() if getattr(client, flag, None)), None)
+    name = next((named for flag, named in provider.told_by.items() if at_path(client, flag)), None)
     for kind in type(client).__mro__ if name is None and client is not None else ():
         name = name or provider.clients.get(kind.__name__)
     for pattern, host_provider in provider.hosts.items():

@@ -188,7 +188,7 @@ class Provider:
     clients: Mapping[str, str] = field(default_factory=dict)
     """Class name of the client → provider name; wins over hosts."""
     told_by: Mapping[str, str] = field(default_factory=dict)
-    """Attribute of the client → provider name where it is true; wins over hosts."""
+    """Path of a flag of the client → provider name where it is set; wins over hosts."""
     answers: str = "stainless"
     """How answers are handed over: a key of `following.FOLLOW`."""
     asks_usage_of: tuple[str, ...] = ()

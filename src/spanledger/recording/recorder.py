@@ -45,7 +45,7 @@ class Recorder:
     def record(self, build: Callable[[], UsageRecord | None], *, settles: bool = True) -> None:
         """Keep the record that `build` makes; `build` runs on the writer's thread. Never raises.
 
-        With durability `sync` it returns after the commit, except on the writer's own thread, which commits next.
+        With durability `sync` it returns after the commit, except on a thread that is committing already.
         `settles=False`: the record is not final, no metric moves.
         """
         done = threading.Event() if self._plan.sync and not self._writer.here else None

@@ -71,6 +71,7 @@ class Writer:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._taker: int | None = None
         self._stopped = False
         self._outbox: Outbox | None = None
         self._unwritten: list[dict[str, Any]] = []
@@ -82,8 +83,8 @@ class Writer:
 
     @property
     def here(self) -> bool:
-        """Whether this is the writer's own thread."""
-        return threading.current_thread() is self._thread
+        """Whether this thread is committing right now: what it records itself it commits next."""
+        return self._taker == threading.get_ident()
 
     def put(self, item: Item) -> None:
         """Queue an item. Never waits."""
@@ -95,7 +96,7 @@ class Writer:
                 item.done.set()
             return
         self._queue.put(item)
-        if self._stopped:  # nobody is left to take it
+        if self._stopped and not self.here:  # nobody is left to take it
             self._take_all()
 
     def flush(self, timeout: float) -> bool:
@@ -183,7 +184,11 @@ class Writer:
                     items.append(self._queue.get_nowait())
                 except queue.Empty:
                     break
-            self._commit(items)
+            self._taker = threading.get_ident()
+            try:
+                self._commit(items)
+            finally:
+                self._taker = None
 
     def _commit(self, items: list[Item]) -> None:
         settled = []

@@ -32,7 +32,8 @@ CONVERSE_STREAM: Final = replace(
     usage_at=("metadata.usage",),
     service_tier="metadata.serviceTier.type",
     finish_reasons="messageStop.stopReason",
-    last_signals=("metadata", "messageStop"),
+    signals=("metadata",),
+    last_signals=("messageStop",),
 )
 INVOKE: Final = Endpoint(
     operation=conventions.CHAT,

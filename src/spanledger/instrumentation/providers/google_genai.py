@@ -50,6 +50,7 @@ EMBED: Final = Endpoint(
     loose={"token_count": "embeddings.statistics.token_count"},
     id="",
     model="",
+    service_tier="",
     request={conventions.EMBEDDING_DIMENSIONS: "config.output_dimensionality"},
 )
 IMAGE: Final = Endpoint(
@@ -59,6 +60,7 @@ IMAGE: Final = Endpoint(
     counts={"output_images": Count(items="generated_images.image|generated_masks.mask")},
     id="",
     model="",
+    service_tier="",
 )
 INTERACTION: Final = Endpoint(
     operation=conventions.CHAT,
@@ -118,6 +120,7 @@ GOOGLE_GENAI: Final = Provider(
     client_at="_api_client|sdk_configuration|_client",
     base_url_at="_http_options.base_url|server_url|_base_url",
     answers="google",
-    told_by={"vertexai": "gcp.vertex_ai"},
+    # The second is how an interaction's client gets at the same.
+    told_by={"vertexai": "gcp.vertex_ai", "security._access_token._api_client.vertexai": "gcp.vertex_ai"},
     hosts={"generativelanguage.googleapis.com": "gcp.gemini", "*.googleapis.com": "gcp.vertex_ai"},
 )

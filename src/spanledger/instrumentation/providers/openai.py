@@ -63,11 +63,14 @@ RESPONSES: Final = Endpoint(
     },
 )
 RETRIEVE: Final = replace(RESPONSES, operation=conventions.FETCH_RESPONSE, fetched=True, request={})
-COMPACT: Final = replace(RESPONSES, state="", states={}, background="", request={})
+COMPACT: Final = Endpoint(
+    operation=conventions.CHAT, usage=shapes.RESPONSES, counts=RESPONSES.counts, model="", service_tier=""
+)
 EMBEDDINGS: Final = Endpoint(
     operation=conventions.EMBEDDINGS,
     usage=shapes.EMBEDDINGS,
     id="",
+    service_tier="",
     request={conventions.EMBEDDING_DIMENSIONS: "dimensions"},
 )
 
@@ -79,6 +82,7 @@ IMAGE: Final = Endpoint(
     context={"image_size": "size", "image_quality": "quality"},
     id="",
     model="",
+    service_tier="",
 )
 TRANSCRIPTION: Final = Endpoint(
     operation="transcription",
@@ -88,6 +92,7 @@ TRANSCRIPTION: Final = Endpoint(
     loose={"seconds": "duration"},  # of `verbose_json`; a usage object says the same as `seconds`
     id="",
     model="",
+    service_tier="",
 )
 TRANSLATION: Final = replace(TRANSCRIPTION, operation="translation")
 SPEECH: Final = Endpoint(
@@ -96,9 +101,13 @@ SPEECH: Final = Endpoint(
     lengths={"input_characters": Length(path="input")},
     id="",
     model="",
+    service_tier="",
 )
 MODERATION: Final = Endpoint(
-    operation="moderation", usage=shapes.MODERATION, counts={"moderations": Count(items="results")}
+    operation="moderation",
+    usage=shapes.MODERATION,
+    counts={"moderations": Count(items="results")},
+    service_tier="",
 )
 RESULTS: Final = Batch(
     endpoints={"chat.completion": CHAT, "response": RESPONSES, "text_completion": COMPLETION, "list": EMBEDDINGS},
