@@ -117,13 +117,13 @@ def test_a_mistake_of_ours_does_not_reach_the_application_and_is_counted(client,
 
 @pytest.mark.lenient
 def test_a_mistake_of_ours_in_one_call_leaves_the_next_one_watched(client, monkeypatch, ledger):
-    from spanledger.instrumentation.patch import Patches
+    from spanledger.instrumentation.watching import Watcher
 
     def broken(*_, **__):
         raise RuntimeError("ours")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Patches, "_ask_for_usage", broken)
+        patched.setattr(Watcher, "_ask_for_usage", broken)
         assert list(client.chat.completions.create(**QUESTION, stream=True))
     client.chat.completions.create(**QUESTION)
     assert ledger("stream", "usage_status") == [(0, "reported")]
