@@ -231,5 +231,5 @@ def test_the_schema_knows_the_prices_of_genai_prices_and_every_kind_of_entry():
         "version", "currency", "aliases", "models", "multipliers", "derived", "free",
     }  # fmt: skip
     prices = {raw.get("price_key", key) for key, raw in unit_data.items()}
-    assert schema["$defs"]["Prices"]["properties"].keys() == {"from", "when", *prices}
+    assert schema["$defs"]["Prices"]["properties"].keys() == {"from", "when", *prices, "output_images_kcount"}
     assert all(each["additionalProperties"] is False for each in (schema, *schema["$defs"].values()))
