@@ -222,3 +222,16 @@ def test_what_media_cost(model, counts, breakdown, tier):
 def test_moderation_is_free(model):
     cost = price("openai", model, {"moderations": 3})
     assert (cost.cost_pusd, cost.cost_status, cost.cost_source) == (0, "free", "local")
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({**TEXT, "advisor_input_tokens": 50, "advisor_output_tokens": 5}, (4500 * MEGA, "partial")),
+        ({"cached_content_tokens": 4096}, (None, "unpriced")),
+    ],
+    ids=["beside what has a price", "alone"],
+)
+def test_what_no_list_has_a_unit_for_leaves_a_lower_bound_or_nothing(counts, expected):
+    found = price("anthropic", "claude-sonnet-4-5", counts)  # 3 and 15 USD
+    assert (found.cost_pusd, found.cost_status) == expected

@@ -201,6 +201,8 @@ CASES = [
     *(("google.interactions", *case) for case in INTERACTIONS),
     ("google.images", {}, used("missing")),
     ("google.images", None, used("missing")),
+    ("google.cached_content", {"total_token_count": 4096}, used(other={"cached_content_tokens": 4096})),
+    ("google.cached_content", {"totalTokenCount": 4096}, used(other={"cached_content_tokens": 4096})),
 ]
 
 

@@ -42,7 +42,7 @@ ANTHROPIC = [
         },
         used(input=5, output=6),
     ),
-    # A compaction is billed beside the top level; other iterations repeat it, or are of another model.
+    # A compaction is billed beside the top level; other iterations repeat it, or are of another model at its own price.
     (
         {
             "input_tokens": 10,
@@ -58,7 +58,14 @@ ANTHROPIC = [
                     "output_tokens": 400,
                 },
                 {"type": "message", "input_tokens": 10, "cache_read_input_tokens": 30, "output_tokens": 40},
-                {"type": "advisor_message", "model": "claude-opus-4-7", "input_tokens": 7777, "output_tokens": 8888},
+                {
+                    "type": "advisor_message",
+                    "model": "claude-opus-4-7",
+                    "input_tokens": 7000,
+                    "cache_creation_input_tokens": 70,
+                    "cache_read_input_tokens": 700,
+                    "output_tokens": 8888,
+                },
                 {
                     "type": "compaction",
                     "input_tokens": 1,
@@ -68,7 +75,10 @@ ANTHROPIC = [
                 },
             ],
         },
-        used(input=60 + 1500 + 6, output=444, cache_read=333, cache_write=222),
+        used(
+            input=60 + 1500 + 6, output=444, cache_read=333, cache_write=222,
+            other={"advisor_input_tokens": 7770, "advisor_output_tokens": 8888},
+        ),
     ),
     # What a compaction writes for an hour costs what such writes cost.
     (
@@ -287,6 +297,8 @@ CASES = [
     *(("anthropic.messages", *case) for case in ANTHROPIC),
     *(("bedrock.converse", *case) for case in BEDROCK),
     *(("bedrock.invoke", *case) for case in INVOKED),
+    *(("bedrock.invoke_embeddings", *case) for case in INVOKED),
+    ("bedrock.invoke_embeddings", {"inputTextTokenCount": 7}, used(input=7)),
     *(("cohere", *case) for case in COHERE),
     *OTHERS,
 ]

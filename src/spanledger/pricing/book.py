@@ -104,10 +104,11 @@ class PriceBook:
         pusd, breakdown, unknown, clamped = program.run(values)
         if clamped:
             pusd, breakdown, unknown, clamped = self._program(resolved, others, bare=True).run(values)
-        if pusd is None:
+        unheard = any(name not in UNITS for name in others)  # no price list has such a unit
+        if pusd is None or (unheard and not breakdown):
             return Cost(price_basis=self.basis)
         status = "free" if program.free else "priced"
-        if unknown or clamped or not resolved.exact or usage.usage_status in ("partial", "invalid"):
+        if unknown or unheard or clamped or not resolved.exact or usage.usage_status in ("partial", "invalid"):
             status = "partial"
         for one, other, both in program.overlaps:
             if values[one] and values[other] and (both < 0 or values[both] is None):

@@ -10,7 +10,7 @@ from typing import Final
 
 from spanledger import conventions
 from spanledger.instrumentation.spec import Count, Endpoint, Provider, Target
-from spanledger.usage.shapes.google import EMBED_CONTENT, GENERATE_CONTENT, IMAGES, INTERACTIONS
+from spanledger.usage.shapes.google import CACHED_CONTENT, EMBED_CONTENT, GENERATE_CONTENT, IMAGES, INTERACTIONS
 
 _SEARCHES: Final = "candidates.0.grounding_metadata.web_search_queries|candidates.0.groundingMetadata.webSearchQueries"
 
@@ -62,6 +62,9 @@ IMAGE: Final = Endpoint(
     model="",
     service_tier="",
 )
+CACHE: Final = Endpoint(
+    operation="create_cache", usage=CACHED_CONTENT, usage_at=("usage_metadata",), id="name", service_tier=""
+)
 INTERACTION: Final = Endpoint(
     operation=conventions.CHAT,
     usage=INTERACTIONS,
@@ -83,17 +86,18 @@ INTERACTION: Final = Endpoint(
 )
 
 _METHODS: Final = (
-    ("_generate_content", GENERATE, ""),
-    ("_generate_content_stream", STREAM, ""),
-    ("_embed_content", EMBED, ">=1.75"),
-    ("embed_content", EMBED, "<1.75"),
-    ("_generate_images", IMAGE, ">=1.10"),
-    ("generate_images", IMAGE, "<1.10"),
-    ("_edit_image", IMAGE, ">=1.10"),
-    ("edit_image", IMAGE, "<1.10"),
-    ("_upscale_image", IMAGE, ""),
-    ("recontext_image", IMAGE, ">=1.40"),
-    ("segment_image", IMAGE, ">=1.40"),
+    ("models", "Models._generate_content", GENERATE, ""),
+    ("models", "Models._generate_content_stream", STREAM, ""),
+    ("models", "Models._embed_content", EMBED, ">=1.75"),
+    ("models", "Models.embed_content", EMBED, "<1.75"),
+    ("models", "Models._generate_images", IMAGE, ">=1.10"),
+    ("models", "Models.generate_images", IMAGE, "<1.10"),
+    ("models", "Models._edit_image", IMAGE, ">=1.10"),
+    ("models", "Models.edit_image", IMAGE, "<1.10"),
+    ("models", "Models._upscale_image", IMAGE, ""),
+    ("models", "Models.recontext_image", IMAGE, ">=1.40"),
+    ("models", "Models.segment_image", IMAGE, ">=1.40"),
+    ("caches", "Caches.create", CACHE, ""),
 )
 _INTERACTIONS: Final = (
     ("google.genai._gaos.interactions", "Interactions.create", ">=2.12"),
@@ -108,8 +112,8 @@ GOOGLE_GENAI: Final = Provider(
     requires=">=1.0,<4",
     oldest="1.0.0",
     targets=tuple(
-        Target(module="google.genai.models", name=f"{prefix}Models.{name}", endpoint=endpoint, versions=versions)
-        for name, endpoint, versions in _METHODS
+        Target(module=f"google.genai.{module}", name=prefix + name, endpoint=endpoint, versions=versions)
+        for module, name, endpoint, versions in _METHODS
         for prefix in ("", "Async")
     )
     + tuple(

@@ -13,6 +13,7 @@ from spanledger.usage.shape import Shape
 # another model.
 _ITERATIONS: Final = "iterations[type=compaction]"
 
+_ADVISOR: Final = "iterations[type=advisor_message]"
 _LONG: Final = "cache_creation.ephemeral_1h_input_tokens"
 
 MESSAGES: Final = Shape(
@@ -35,6 +36,13 @@ MESSAGES: Final = Shape(
             f"{_ITERATIONS}.{_LONG}",
         ),
         "reasoning_tokens": ("output_tokens_details.thinking_tokens",),
+        # An adviser is another model, and no price list says what it costs here: the call is `partial`.
+        "advisor_input_tokens": (
+            f"{_ADVISOR}.input_tokens",
+            f"{_ADVISOR}.cache_read_input_tokens",
+            f"{_ADVISOR}.cache_creation_input_tokens",
+        ),
+        "advisor_output_tokens": (f"{_ADVISOR}.output_tokens",),
         "web_searches": ("server_tool_use.web_search_requests",),
         "code_executions": ("server_tool_use.code_execution_requests",),
     },

@@ -66,6 +66,10 @@ EMBED_CONTENT: Final = replace(
     },
     requires=("input_tokens",),
 )
+CACHED_CONTENT: Final = Shape(
+    name="google.cached_content", counts={"cached_content_tokens": ("total_token_count|totalTokenCount",)}, requires=()
+)
+"""What is put into a cache, and then billed by the hour, which no answer tells."""
 IMAGES: Final = Shape(name="google.images", counts={}, requires=())
 """Pictures are counted in the answer."""
 
