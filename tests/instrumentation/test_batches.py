@@ -225,10 +225,11 @@ def test_another_process_that_reads_the_results_makes_no_more_rows(provider, led
 def test_the_rows_are_the_readers_not_the_makers(provider, ledger):
     with spanledger.attribution(user_id="maker", feature="making"):
         batch_id = claude_batch(provider)
-    with claude(provider) as client, spanledger.attribution(user_id="reader", feature="reading"):
-        results = client.messages.batches.results(batch_id)
-    with spanledger.attribution(user_id="bystander"):
-        list(results)
+    with claude(provider) as client:
+        with spanledger.attribution(user_id="reader", feature="reading"):
+            results = client.messages.batches.results(batch_id)
+        with spanledger.attribution(user_id="bystander"):
+            list(results)
     assert set(ledger("user_id", "feature")) == {("reader", "reading")}
 
 

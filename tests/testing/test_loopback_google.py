@@ -148,23 +148,27 @@ def test_embeddings(provider, mode, model, texts, count):
         assert told is None if count is None else told["promptTokenCount"] == count
 
 
+EXPERIMENTAL = pytest.mark.filterwarnings("ignore::google.genai._common.ExperimentalWarning")
+"""Which the SDK says of pictures, once in a process."""
+
+
+@EXPERIMENTAL
 def test_pictures(provider):
     client = client_of("vertex", provider.root)
     config = types.GenerateImagesConfig(number_of_images=2, http_options=asking(filtered=1))
-    with pytest.warns():
-        answer = client.models.generate_images(model="imagen-4.0-generate-001", prompt="A dog", config=config)
+    answer = client.models.generate_images(model="imagen-4.0-generate-001", prompt="A dog", config=config)
     withheld = [picture.rai_filtered_reason for picture in answer.generated_images]
     assert withheld == [None, None, "as asked"]
     assert provider.truth[-1]["usage"] == {"images": 2}
 
 
+@EXPERIMENTAL
 def test_edited_pictures(provider):
     image = types.Image(image_bytes=base64.b64decode("AAAA"), mime_type="image/png")
     reference = types.RawReferenceImage(reference_id=1, reference_image=image)
     config = types.EditImageConfig(number_of_images=1)
     client = client_of("vertex", provider.root)
-    with pytest.warns():
-        answer = client.models.edit_image(model="imagen-3", prompt="A cat", reference_images=[reference], config=config)
+    answer = client.models.edit_image(model="imagen-3", prompt="A cat", reference_images=[reference], config=config)
     assert len(answer.generated_images) == provider.truth[-1]["usage"]["images"] == 1
 
 

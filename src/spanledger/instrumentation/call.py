@@ -307,7 +307,8 @@ class Call:
         elif self.plan.endpoint.fetched:
             self._reported = False
         self._usage = answer.usage() if self._reported else Usage()
-        if self._streaming and status != "success" and not answer.complete and self._usage.usage_status == "reported":
+        so_far = self._streaming and status != "success" and not (self.plan.endpoint.usage_ends or answer.complete)
+        if so_far and self._usage.usage_status == "reported":
             self._usage = replace(self._usage, usage_status="partial")  # so far, and more may have come
         self._stated = self._find_stated() if self._reported else None
         if span.is_recording():
