@@ -1,11 +1,15 @@
 """What the tests share: a fresh home, a provider on this machine, in-memory OpenTelemetry, a recording spanledger."""
 
+import functools
 import importlib
+import inspect
 import operator
 import os
 import sqlite3
+from importlib.metadata import version
 from pathlib import Path
 
+import botocore.session
 import openai
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -14,6 +18,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from packaging.version import Version
 
 import spanledger
 from spanledger import guard
@@ -26,27 +31,76 @@ ROOT = Path(__file__).parents[1]
 
 
 SINCE = {
-    "chat.completions.parse": (1, 92),  # under `beta` from 1.40 on
-    "chat.completions.stream": (1, 92),  # as above
-    "responses": (1, 66),
+    "openai": {
+        "audio.speech.create(stream_format)": "1.91",
+        "audio.transcriptions.create(stream)": "1.68",
+        "chat.completions.parse": "1.92",  # under `beta` from 1.40 on
+        "chat.completions.stream": "1.92",  # as above
+        "images.edit(stream)": "1.97",
+        "images.generate(stream)": "1.97",
+        "responses": "1.66",
+        "responses.compact": "2.9",
+        "responses.create(background)": "1.80",
+    },
+    "anthropic": {
+        "AnthropicFoundry": "0.74",
+        "beta.messages.parse": "0.73",
+        "beta.messages.tool_runner": "0.68",
+        "messages.parse": "0.77",
+    },
+    "google-genai": {
+        "interactions": "1.55",
+        "models.recontext_image": "1.30",
+        "models.segment_image": "1.32",
+        "types.EmbedContentResponse(usage_metadata)": "3.4",
+        "types.GenerateContentConfig(should_return_http_response)": "1.22",
+        "types.GenerateContentResponse(response_id)": "1.10",
+        "types.GenerateContentResponseUsageMetadata(thoughts_token_count)": "1.10",
+        "types.HttpOptions(httpx_client)": "1.46",
+    },
+    "botocore": {"TokenUsage(cacheReadInputTokens)": "1.36", "TokenUsage(cacheDetails)": "1.43"},
 }
-"""Methods that the oldest SDKs we promise lack → the version that has them."""
+"""What the oldest SDKs we promise lack: a method, a class, or in parentheses a parameter or a field → the version by
+which they have it."""
+MODULES = {"openai": "openai", "anthropic": "anthropic", "google-genai": "google.genai"}
+CLIENTS = {"openai": "OpenAI", "anthropic": "Anthropic", "google-genai": "Client"}
+
+
+def _has(path, of):
+    where, _, part = path.rstrip(")").partition("(")
+    if of == "botocore":
+        return part in botocore.session.get_session().get_service_model("bedrock-runtime").shape_for(where).members
+    root = importlib.import_module(MODULES[of])
+    if not any(step[0].isupper() for step in where.split(".")):
+        root = getattr(root, CLIENTS[of])(api_key="unused")
+    try:
+        found = operator.attrgetter(where)(root)
+    except AttributeError:
+        return False
+    return not part or part in getattr(found, "model_fields", ()) or part in inspect.signature(found).parameters
+
+
+@functools.cache
+def lacking(path, of="openai"):
+    """What to say if the installed SDK is too old to have this; one that should have it and doesn't fails."""
+    if _has(path, of):
+        return None
+    assert Version(version(of)) < Version(SINCE[of][path]), f"{path} has gone from {of}"
+    return f"{of} {version(of)} has no {path}"
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "needs(path): only for SDKs that have this method of a client")
+    config.addinivalue_line(
+        "markers", "needs(path, of=package): only for SDKs that have this method, class or parameter"
+    )
 
 
 @pytest.fixture(autouse=True)
 def the_sdk_has_it(request):
-    """A test of a method leaves out the SDKs that lack it; one that should have it and doesn't fails."""
+    """A test of a method leaves out the SDKs that lack it."""
     for mark in request.node.iter_markers("needs"):
-        (path,) = mark.args
-        try:
-            operator.attrgetter(path)(openai.OpenAI(api_key="unused"))
-        except AttributeError:
-            assert tuple(map(int, openai.__version__.split(".")[:2])) < SINCE[path], f"{path} has gone"
-            pytest.skip(f"openai {openai.__version__} has no {path}")
+        if missing := lacking(*mark.args, **mark.kwargs):
+            pytest.skip(missing)
 
 
 @pytest.fixture(autouse=True)

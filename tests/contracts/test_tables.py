@@ -132,6 +132,16 @@ UNTYPED = {
     "InvokeModelWithResponseStream": "as above",
 }
 """Methods whose answers are checked as the loopback sends them."""
+NEWER = {
+    "openai Images.generate": "1.79",
+    "openai Images.edit": "1.79",
+    "openai Images.create_variation": "1.79",
+    "openai Transcriptions.create": "1.92",
+    "anthropic Completions.create": "1",  # gone from then on, and never with a usage
+    "google_genai Models.embed_content": "3.4",
+    "google_genai Models._embed_content": "3.4",
+}
+"""Methods whose answers have no usage in the types of older SDKs → the version by which they have one."""
 
 
 # What is watched.
@@ -547,7 +557,7 @@ def parameters_of(method):
 
 def places_of(target, operation, samples):
     """Where the paths of a target (of this operation, if it has several) start."""
-    short = operation or target.name.replace("Async", "").replace("Aio", "")
+    short = operation or short_of(target)
     if operation:
         import botocore.session
 
@@ -575,8 +585,12 @@ def endpoints_of(target):
     return list(target.endpoint.items())
 
 
+def short_of(target):
+    return target.name.replace("Async", "").replace("Aio", "")
+
+
 def named(operation, target, endpoint):
-    return f"{endpoint.operation} {operation or target.name.replace('Async', '').replace('Aio', '')}"
+    return f"{endpoint.operation} {operation or short_of(target)}"
 
 
 def unread(at, endpoint, places):
@@ -687,7 +701,11 @@ def test_every_path_leads_somewhere_in_the_answers_of_the_sdk(name, target, samp
     for operation, endpoint in endpoints_of(target):
         places = places_of(target, operation, samples)
         assert places.whole or places.chunks
-        assert unexplained(lost(target, operation, endpoint, places, is_latest(name))) == []
+        latest = is_latest(name)
+        if latest or Version(installed(PROVIDERS[name], target)) >= Version(
+            NEWER.get(f"{name} {short_of(target)}", "0")
+        ):
+            assert unexplained(lost(target, operation, endpoint, places, latest)) == []
 
 
 @TARGETS

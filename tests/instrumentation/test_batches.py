@@ -254,7 +254,8 @@ def test_a_file_that_is_no_output_of_a_batch_records_nothing(provider, ledger, d
 
 @pytest.mark.usefixtures("recording")
 def test_broken_lines_of_an_output_file_are_passed_over(provider, ledger):
-    answer = {"id": "batch_req_1", "response": {"body": {"object": "chat.completion", "usage": CHAT_USED}}}
+    body = {"object": "chat.completion", "usage": CHAT_USED}
+    answer = {"id": "batch_req_1", "custom_id": "a", "response": {"body": body}, "error": None}
     odd = ['{"id": "batch_req_', "", "null", "[]", "3", '{"id": "batch_req_2", "response": null, "error": null}']
     data = "\n".join([json.dumps(answer), *odd, json.dumps({**answer, "id": "batch_req_3"})]).encode()
     with gpt(provider) as client:

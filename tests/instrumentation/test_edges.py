@@ -248,6 +248,8 @@ def test_a_manager_that_is_entered_twice_is_two_calls(recording, ledger):
 
 # Gemini: every chunk says what was used so far.
 
+GEMINI = pytest.mark.needs("types.HttpOptions(httpx_client)", of="google-genai")  # a provider in memory
+
 SOFAR = {"promptTokenCount": 9, "candidatesTokenCount": 1}
 BEGUN = gemini.chunk_with(candidates=[{"content": {"parts": [{"text": "nine"}]}}], usageMetadata=SOFAR)
 
@@ -282,6 +284,7 @@ def broken_off_aio_gemini(client):
     gc.collect()
 
 
+@GEMINI
 @pytest.mark.parametrize("way", [closed_gemini, broken_off_gemini, closed_aio_gemini, broken_off_aio_gemini])
 def test_a_gemini_stream_left_early_is_incomplete(way, recording, ledger):
     way(google_client(as_events(*gemini.sent(BEGUN, gemini.chunk_with()))))
@@ -290,6 +293,7 @@ def test_a_gemini_stream_left_early_is_incomplete(way, recording, ledger):
     assert (given, made) == (9, 1)
 
 
+@GEMINI
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_gemini_stream_that_breaks_off_is_an_error_with_what_was_told(asynchronous, recording, ledger):
     client = google_client(as_events(*gemini.sent(BEGUN), error=httpx2.ReadError("the peer has gone")))
@@ -305,6 +309,7 @@ def test_a_gemini_stream_that_breaks_off_is_an_error_with_what_was_told(asynchro
     assert kind.endswith("ReadError")
 
 
+@GEMINI
 def test_a_gemini_stream_whose_task_is_cancelled_is_a_cancelled_call(recording, ledger):
     async def main():
         reached = asyncio.Event()

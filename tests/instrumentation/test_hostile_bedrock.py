@@ -9,6 +9,7 @@ import io
 import json
 import struct
 from contextlib import AsyncExitStack
+from importlib.metadata import version
 
 import aiobotocore.session
 import aiohttp
@@ -20,6 +21,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 from tests.instrumentation.hostile import COUNT, RUBBISH, Trial, as_object, many, name
 from urllib3.response import HTTPResponse
 
@@ -166,8 +168,9 @@ async def async_invoked_stream(client, see):
 
 
 CONVERSED = (conversed, async_conversed)
+READ_INTO = (read_into,) if Version(version("botocore")) >= Version("1.36") else ()  # older bodies have no `readinto`
 WHOLE_BODY = (
-    read, read_in_pieces, read_chunks, read_lines, iterated, all_lines, read_into, loaded, entered,
+    read, read_in_pieces, read_chunks, read_lines, iterated, all_lines, *READ_INTO, loaded, entered,
     async_read, async_read_chunks, async_read_lines,
 )  # fmt: skip
 BODIES = (*WHOLE_BODY, read_once, unread, async_entered)
@@ -214,7 +217,8 @@ class AsyncRaw:
 
     url = "http://provider.test"
 
-    def __init__(self, pieces):
+    def __init__(self, pieces, headers):
+        self.raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         loop = asyncio.get_running_loop()
         self.content = aiohttp.StreamReader(BaseProtocol(loop), 2**16, loop=loop)
         for piece in pieces:
@@ -263,7 +267,7 @@ class Application:
 
     async def _answered_async(self, request, **_):
         told = self.told[0]
-        return AioAWSResponse(request.url, told.status, told.headers, AsyncRaw(told.pieces))
+        return AioAWSResponse(request.url, told.status, told.headers, AsyncRaw(told.pieces, told.headers))
 
     def fresh(self):
         return copy.copy(self)

@@ -24,6 +24,8 @@ from tests.instrumentation.hostile import (
     name,
 )
 
+pytestmark = pytest.mark.needs("types.HttpOptions(httpx_client)", of="google-genai")  # a provider in memory
+
 REQUEST = {"model": "gemini-2.5-flash", "contents": "How many?"}
 USAGE = {"promptTokenCount": 9, "candidatesTokenCount": 4, "totalTokenCount": 13}
 

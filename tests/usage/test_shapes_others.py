@@ -101,33 +101,6 @@ ANTHROPIC = [
         },
         used(input=330, output=44, cache_read=0, cache_write=220, cache_write_long=150),
     ),
-    # A stream's first message shows the compaction's writes: the message's own are among the iterations.
-    (
-        {
-            "input_tokens": 10,
-            "cache_creation_input_tokens": 20,
-            "cache_read_input_tokens": 0,
-            "cache_creation": {"ephemeral_5m_input_tokens": 50, "ephemeral_1h_input_tokens": 150},
-            "output_tokens": 40,
-            "iterations": [
-                {
-                    "type": "compaction",
-                    "input_tokens": 100,
-                    "cache_creation_input_tokens": 200,
-                    "cache_creation": {"ephemeral_5m_input_tokens": 50, "ephemeral_1h_input_tokens": 150},
-                    "output_tokens": 4,
-                },
-                {
-                    "type": "message",
-                    "input_tokens": 10,
-                    "cache_creation_input_tokens": 20,
-                    "cache_creation": {"ephemeral_5m_input_tokens": 15, "ephemeral_1h_input_tokens": 5},
-                    "output_tokens": 40,
-                },
-            ],
-        },
-        used(input=330, output=44, cache_read=0, cache_write=220, cache_write_long=155),
-    ),
     ({"input_tokens": 10, "output_tokens": 1, "iterations": None}, used(input=10, output=1)),
     ({"input_tokens": 10, "output_tokens": 1, "iterations": []}, used(input=10, output=1)),
     # A stream that ended after `message_start`, before any output.
@@ -293,8 +266,72 @@ OTHERS = [
     ),
     ("langchain", {"input_tokens": 1, "output_tokens": 2, "input_token_details": {}}, used(input=1, output=2)),
 ]  # fmt: skip
+COMPACTED = [
+    # A stream's first message shows the compaction's writes: the message's own are among the iterations.
+    (
+        {
+            "input_tokens": 10,
+            "cache_creation_input_tokens": 20,
+            "cache_read_input_tokens": 0,
+            "cache_creation": {"ephemeral_5m_input_tokens": 50, "ephemeral_1h_input_tokens": 150},
+            "output_tokens": 40,
+            "iterations": [
+                {
+                    "type": "compaction",
+                    "input_tokens": 100,
+                    "cache_creation_input_tokens": 200,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 50, "ephemeral_1h_input_tokens": 150},
+                    "output_tokens": 4,
+                },
+                {
+                    "type": "message",
+                    "input_tokens": 10,
+                    "cache_creation_input_tokens": 20,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 15, "ephemeral_1h_input_tokens": 5},
+                    "output_tokens": 40,
+                },
+            ],
+        },
+        used(input=330, output=44, cache_read=0, cache_write=220, cache_write_long=155),
+    ),
+]
+PLAIN_ANTHROPIC = [
+    case for case in ANTHROPIC if not any(each["type"] == "message" for each in case[0].get("iterations") or ())
+]
+FALLEN_BACK = [
+    # Another model answered than the one that was asked and declined.
+    (
+        {
+            "input_tokens": 10,
+            "cache_read_input_tokens": 0,
+            "cache_creation_input_tokens": 0,
+            "output_tokens": 40,
+            "iterations": [
+                {
+                    "type": "message",
+                    "model": "claude-opus-4-7",
+                    "input_tokens": 5,
+                    "cache_read_input_tokens": 3,
+                    "cache_creation_input_tokens": 100,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 100},
+                    "output_tokens": 2,
+                },
+                {"type": "fallback_message", "model": "claude-sonnet-4-5", "input_tokens": 10, "output_tokens": 40},
+            ],
+        },
+        used(
+            input=10,
+            output=40,
+            cache_read=0,
+            cache_write=0,
+            other={"declined_input_tokens": 108, "declined_output_tokens": 2},
+        ),
+    ),
+]
 CASES = [
     *(("anthropic.messages", *case) for case in ANTHROPIC),
+    *(("anthropic.messages.compacted", *case) for case in (*ANTHROPIC, *COMPACTED)),
+    *(("anthropic.messages.fallback", *case) for case in (*PLAIN_ANTHROPIC, *FALLEN_BACK)),
     *(("bedrock.converse", *case) for case in BEDROCK),
     *(("bedrock.invoke", *case) for case in INVOKED),
     *(("bedrock.invoke_embeddings", *case) for case in INVOKED),

@@ -123,7 +123,7 @@ class _ModelBody(Body):
                 self.end(error)
                 raise
             self.reading = False
-            self._take_in(data, args)
+            self._take_in(data, next((each for each in (*args, *kwargs.values())), None))
             return data
 
         return read
@@ -139,21 +139,20 @@ class _ModelBody(Body):
                 self.end(error)
                 raise
             self.reading = False
-            self._take_in(data, args)
+            self._take_in(data, next((each for each in (*args, *kwargs.values())), None))
             return data
 
         return read
 
-    def _take_in(self, data: Any, args: tuple[Any, ...]) -> None:
+    def _take_in(self, data: Any, asked: Any) -> None:
         """What a method has read: bytes, lines, or so many bytes of the buffer it was given. Never raises."""
         try:
-            asked: Any = args[0] if args else None
             if isinstance(data, list):
-                read, done = b"".join(data), True
+                read, done = b"".join(data), asked is None
             elif isinstance(data, int):
-                read, done = bytes(memoryview(asked)[:data]), not data
+                read, done = bytes(memoryview(asked)[:data]), not data and len(asked) > 0
             else:
-                read, done = bytes(data), not data or asked is None or asked < 0
+                read, done = bytes(data), asked is None or asked < 0 or (not data and asked != 0)
             self.feed(read)
             self._left -= len(read)
             if done or self._left == 0:  # who knows the length asks for no more

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,10 +17,13 @@ from spanledger.instrumentation.server import Server
 from spanledger.instrumentation.spec import Batch
 from spanledger.instrumentation.telemetry import SCOPE
 from spanledger.model import Attribution, UsageRecord, at, record_id_for
-from spanledger.usage.paths import at_path, plain, text
+from spanledger.usage.paths import at_path, decoded, plain, text
 
 BATCH_TIER: Final = "batch"
 _MOST_ANNOUNCED: Final = 1024
+_MOST_SEEN: Final = 200_000
+_SLICE: Final = 20_000
+"""Lines of a file between which the writer has its turn."""
 
 
 class Batches:
@@ -30,6 +32,7 @@ class Batches:
     def __init__(self) -> None:
         self._plans: dict[int, dict[str, Plan]] = {}
         self._created: dict[str, float] = {}
+        self._seen: dict[str, set[str]] = {}
 
     def announced(self, batch_id: Any, created: Any) -> None:
         """A batch was made at that time."""
@@ -42,7 +45,10 @@ class Batches:
         """What makes records of a batch's items."""
         plans = self._plans.setdefault(id(batch), {kind: Plan(each) for kind, each in batch.endpoints.items()})
         known = str(batch_id or "")
-        return Reading(batch, plans, engine, server, owner, known, self._created.get(known))
+        while sum(map(len, self._seen.values())) > _MOST_SEEN:
+            self._seen.pop(next(iter(self._seen)))
+        seen = self._seen.setdefault(known, set())
+        return Reading(batch, plans, engine, server, owner, known, self._created.get(known), seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,8 @@ class Reading:
     owner: Attribution
     batch_id: str
     created: float | None
+    seen: set[str]
+    """Record ids of the items this process has recorded; their metrics don't move again."""
 
     def follow(self, result: Any) -> Any:
         """Watch what the method returned. Never raises."""
@@ -65,12 +73,12 @@ class Reading:
                 result._iterator = self._items_async(iterator)  # noqa: SLF001  # same name in every version
             elif hasattr(iterator, "__next__"):
                 result._iterator = self._items(iterator)  # noqa: SLF001
-            elif self.batch.begins:
-                body = getattr(
-                    getattr(result, "response", None) or getattr(result, "http_response", None), "_content", b""
-                )
-                if isinstance(body, bytes) and body.startswith(self.batch.begins):
-                    self.engine.later(partial(self._lines, body))
+            elif self.batch.marks:
+                response = getattr(result, "response", None) or getattr(result, "http_response", None)
+                body = getattr(response, "_content", None)
+                first = decoded(body.partition(b"\n")[0]) if isinstance(body, bytes) and body[:1] == b"{" else None
+                if body is not None and isinstance(first, dict) and first.keys() >= self.batch.marks:
+                    self.engine.later(partial(self._lines, body.splitlines(), 0))
         except Exception as error:  # noqa: BLE001  # a door
             failed("the results of a batch", error)
         return result
@@ -85,20 +93,21 @@ class Reading:
             self._saw(item)
             yield item
 
-    def _lines(self, body: bytes) -> None:
-        """The items of a file, on the writer's thread."""
-        for line in body.splitlines():
-            try:
-                item = json.loads(line)
-            except ValueError:
-                continue
-            self._saw(item)
+    def _lines(self, lines: list[bytes], start: int) -> None:
+        """The items of a file from this one on, on the writer's thread."""
+        for line in lines[start : start + _SLICE]:
+            item = decoded(line)
+            if item is not None:
+                self._saw(item)
+        if start + _SLICE < len(lines):
+            self.engine.later(partial(self._lines, lines, start + _SLICE))
 
     def _saw(self, item: Any) -> None:
         """An item has come. Never raises."""
         try:
             record = self._record(item)
-            if record is not None and self.engine.completes(record.record_id):
+            if record is not None and record.record_id not in self.seen:
+                self.seen.add(record.record_id)
                 self.engine.record(_given(record))
         except Exception as error:  # noqa: BLE001  # a door
             failed("a result of a batch", error)

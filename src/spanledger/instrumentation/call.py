@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
@@ -42,10 +43,40 @@ class Call:
     """A call under way. It opens its span when made; `succeeded`, `failed`, … end it, and only the first counts."""
 
     __slots__ = (
-        "_answer", "_attribution", "_context", "_cost", "_duration_ns", "_engine", "_error_type", "_first",
-        "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_own_span", "_reported",
-        "_server", "_span", "_started_ns", "_stated", "_status", "_stream", "_streaming", "_t0", "_token", "_usage",
-        "attempts", "decode", "hides_usage", "leave", "plan", "response", "tail",
+        "_answer",
+        "_attribution",
+        "_context",
+        "_cost",
+        "_duration_ns",
+        "_engine",
+        "_error_type",
+        "_first",
+        "_first_chunk_ns",
+        "_gaps",
+        "_last_chunk_ns",
+        "_many",
+        "_model",
+        "_own_span",
+        "_reported",
+        "_request",
+        "_server",
+        "_span",
+        "_started_ns",
+        "_stated",
+        "_status",
+        "_stream",
+        "_streaming",
+        "_t0",
+        "_token",
+        "_usage",
+        "active",
+        "attempts",
+        "decode",
+        "hides_usage",
+        "leave",
+        "plan",
+        "response",
+        "tail",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +93,9 @@ class Call:
         self.plan = plan
         self._server = server
         self._attribution = attribution
+        self._request: Mapping[str, Any] | None = request
+        self.active = True
+        """Whether the SDK's method has not returned yet."""
         self._stream = plan.endpoint.streams or request.get("stream") is True
         self._many = bool(plan.endpoint.choices) and request.get(plan.endpoint.choices) not in (None, 1)
         self._model = text(request.get(plan.endpoint.request_model))
@@ -139,15 +173,25 @@ class Call:
 
     # While it runs.
 
+    def repeats(self, request: Mapping[str, Any]) -> bool:
+        """Whether a request is this call's own, handed on by the SDK: of the same model, with a list of the same."""
+        own = self._request
+        if not self.active or own is None or self._model != text(request.get(self.plan.endpoint.request_model)):
+            return False
+        shared = [own.get(name) is value for name, value in request.items() if isinstance(value, (list, tuple))]
+        return not shared or any(shared)
+
     def returned(self) -> None:
         """The SDK's method has returned or raised: our span is no longer the current one. Never raises."""
-        try:
-            self.leave()
-            token, self._token = self._token, None
-            if token is not None:
-                otel_context.detach(token)
-        except Exception as error:  # noqa: BLE001  # a door
-            failed("the context of a call", error)
+        self.active, self._request = False, None
+        token, self._token = self._token, None
+        for leave in (self.leave, partial(otel_context.detach, token) if token is not None else _nothing):
+            try:
+                leave()
+            except ValueError:  # a coroutine that ends in another context than it began in took that one along
+                continue
+            except Exception as error:  # noqa: BLE001  # a door
+                failed("the context of a call", error)
 
     def streaming(self) -> None:
         """The answer comes in parts, which may end in many ways."""

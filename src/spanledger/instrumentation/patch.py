@@ -23,6 +23,7 @@ from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.spec import Provider, Target
 from spanledger.instrumentation.watching import Watcher, pass_response
 
+_OFF: Final = "false"
 _NUMBER: Final = re.compile(r"\d+")
 
 
@@ -74,6 +75,8 @@ class Patches:
         self._missed: set[tuple[str, str]] = set()
         self._switched: list[str] = []
         """Environment variables of the SDK's own tracing that we have set."""
+        self._copied: list[tuple[Any, str, Any]] = []
+        """Copies of methods that we have exchanged: class, name, and what was there."""
 
     def use(self, engine: Engine) -> None:
         """Tell another engine of the calls from now on."""
@@ -90,18 +93,25 @@ class Patches:
             for module in dict.fromkeys(module for module, _, _ in self._places):
                 if module in sys.modules:  # in the table's order: a class may be reached through several modules
                     self._patch(sys.modules[module], module)
+            self._patch_copies()
             return
         self._hooked = True
         if self._provider.imports:
             wrapt.register_post_import_hook(self._imported, self._provider.imports)
         for module in dict.fromkeys(module for module, _, _ in self._places):
             wrapt.register_post_import_hook(partial(self._patch, name=module), module)
+        self._patch_copies()
 
     def take_off(self) -> None:
         """Restore every method; one that somebody has wrapped after us becomes a pass-through."""
         self._active = False
-        while self._switched:
-            os.environ.pop(self._switched.pop(), None)
+        for name in self._switched:
+            if os.environ.get(name) == _OFF:  # what the user has set since stays
+                del os.environ[name]
+        self._switched = []
+        while self._copied:
+            owner, name, original = self._copied.pop()
+            setattr(owner, name, original)
         for module, dotted, _ in self._places:
             owner, name, found = _find(module, dotted)
             ours = self._watched.get((module, dotted))
@@ -204,12 +214,25 @@ class Patches:
             except Exception as error:  # noqa: BLE001  # a door: an import must not fail because of us
                 failed(f"all calls of {dotted}", error)
 
+    def _patch_copies(self) -> None:
+        """Watch the copies that were made of a method before it was watched. Never raises."""
+        try:
+            watched = {id(each.__wrapped__): each for each in self._watched.values()}
+            modules = [sys.modules[name] for name in self._provider.copies if name in sys.modules]
+            for owner in (each for module in modules for each in vars(module).values() if isinstance(each, type)):
+                for name, method in list(vars(owner).items()):
+                    if owner.__module__ in self._provider.copies and id(method) in watched:
+                        self._copied.append((owner, name, method))
+                        setattr(owner, name, watched[id(method)])
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("calls of a copied method", error)
+
     def _replace_own_tracing(self) -> None:
         """Keep the SDK from making spans of its own, unless the user has asked for them."""
         switches = self._provider.own_tracing
         if switches and switches[0] not in os.environ:
             self._switched = [name for name in switches if name not in os.environ]
-            os.environ.update(dict.fromkeys(self._switched, "false"))
+            os.environ.update(dict.fromkeys(self._switched, _OFF))
 
 
 def admits(versions: str, installed: str) -> bool:

@@ -71,8 +71,7 @@ class Plan:
         for name, path in self._loose:
             found = walk(response, path)
             if isinstance(found, list):
-                known = [each for each in found if isinstance(each, (int, float))]
-                found = sum(known) if known else None
+                found = sum(found) if found and all(isinstance(each, (int, float)) for each in found) else None
             if found is not None:
                 gathered[name] = found
         for path in self.usage_at:

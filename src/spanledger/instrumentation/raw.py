@@ -67,6 +67,7 @@ class Body:
         self.call = call
         self.buffer = bytearray()
         self._started = False
+        self._ended = False
         self.reading = False
         """Whether the SDK is in the middle of reading."""
 
@@ -119,6 +120,8 @@ class Body:
 
     def feed(self, data: bytes) -> None:
         """Look at bytes as they pass. Never raises."""
+        if self._ended:
+            return
         try:
             if not self._started:
                 self._started = True
@@ -133,10 +136,14 @@ class Body:
 
     def end(self, error: BaseException | None) -> None:
         """The bytes are at their end. Never raises."""
+        if self._ended:
+            return
+        self._ended = True
         try:
             self._finish()
         except Exception as mistake:  # noqa: BLE001  # a door
             failed("what a raw answer said", mistake)
+        self.buffer = bytearray()
         if error is None:
             self.call.exhausted(whole=self._whole)
         else:

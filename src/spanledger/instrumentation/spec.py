@@ -121,8 +121,8 @@ class Batch:
     """Path of the kind of error in an item that failed; one without answer and error was never run."""
     created_at: str = ""
     """Path of the creation time (Unix seconds) in the answer; otherwise it is the batch's, which `Announcement` has."""
-    begins: bytes = b""
-    """What a file begins with that has such items."""
+    marks: frozenset[str] = frozenset()
+    """Members that the first line of a file has where it is one of such items."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +197,8 @@ class Provider:
     """Provider name → (path of the client's API version, the first version that accepts it)."""
     states_cost: tuple[str, ...] = ()
     """Provider names whose answers state their cost."""
+    copies: tuple[str, ...] = ()
+    """Modules with classes that take over methods of the targets as they are when the module is imported."""
     responses_pass: tuple[tuple[str, str], ...] = ()
     """(module, dotted name) of the methods that are given every HTTP response as `response`."""
     own_tracing: tuple[str, ...] = ()

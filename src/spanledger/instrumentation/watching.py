@@ -134,7 +134,7 @@ class Watcher:
                 plan = found.of(request)
             client = at_path(instance, self._provider.client_at)
             outer = _calling.get()
-            if client is not None and outer is not None and outer[0] is client:
+            if client is not None and outer is not None and outer[0] is client and outer[1].repeats(request):
                 return None, kwargs  # a method of the SDK that calls another one: one call, already watched
             server = self._server(client)
             asked = kwargs
@@ -188,7 +188,7 @@ class Watcher:
 def pass_response(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     """An HTTP response goes by: this client's call under way keeps it: its headers may state a cost."""
     outer = _calling.get()
-    if outer is not None and outer[0] is instance:
+    if outer is not None and outer[0] is instance and outer[1].active:
         call, retries = outer[1], kwargs.get("retries_taken")
         call.response = kwargs.get("response")
         call.attempts = retries + 1 if isinstance(retries, int) else None

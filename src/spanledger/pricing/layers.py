@@ -181,12 +181,12 @@ class Layers:
     ) -> tuple[Terms, dict[str, str]]:
         """The terms with every multiplier that applies. Ours are for genai-prices' figures; the user's for all."""
         files = (self._fixups if terms.source.startswith("genai-prices") else ()) + self._files
-        ours = [rule for file in self._fixups for rule in file.multipliers]
+        ours = {id(rule) for file in self._fixups for rule in file.multipliers}
         applied: dict[str, str] = {}
         covered = set(terms.covered)
         rates = dict(terms.rates)
         for rule in _rules(files, "multipliers", provider, *names):
-            if not _holds(rule.when, context) or (rule in ours and terms.covered & rule.when.keys()):
+            if not _holds(rule.when, context) or (id(rule) in ours and terms.covered & rule.when.keys()):
                 continue  # a correction of ours is for what genai-prices has no price for
             factor = Fraction(rule.entry.factor)
             for key, rate in rates.items():

@@ -71,7 +71,7 @@ class Writer:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._taker: int | None = None
+        self._local = threading.local()
         self._stopped = False
         self._outbox: Outbox | None = None
         self._unwritten: list[dict[str, Any]] = []
@@ -84,18 +84,18 @@ class Writer:
     @property
     def here(self) -> bool:
         """Whether this thread is committing right now: what it records itself it commits next."""
-        return self._taker == threading.get_ident()
+        return getattr(self._local, "taking", False)
 
     def put(self, item: Item) -> None:
-        """Queue an item. Never waits."""
-        if self._thread is None:
-            self._start()
+        """Queue an item. Never waits; a garbage collection may call it, whatever this thread is in the middle of."""
         if self._queue.qsize() >= MOST_QUEUED:
             self._lose("queue_full", 1)
             if item.done:
                 item.done.set()
             return
         self._queue.put(item)
+        if self._thread is None:
+            self._start()
         if self._stopped and not self.here:  # nobody is left to take it
             self._take_all()
 
@@ -147,7 +147,9 @@ class Writer:
             inherited.append(self._outbox.forget())
 
     def _start(self) -> None:
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            return  # whoever holds it starts the thread, which takes what is queued
+        try:
             if self._thread is not None:
                 return
             # Whatever our threads need is imported here, by the caller: a fork in the middle of an import on another
@@ -161,6 +163,8 @@ class Writer:
                 thread.start()
             except RuntimeError:  # no thread can be started at interpreter exit: the caller's thread does the work
                 self._stopped = True
+        finally:
+            self._lock.release()
 
     def _run(self) -> None:
         while not self._stopped:
@@ -169,6 +173,7 @@ class Writer:
             except queue.Empty:
                 first = None
             self._take(first)
+            first = None  # an idle thread holds nothing
 
     def _take_all(self) -> None:
         while not self._queue.empty():
@@ -177,18 +182,18 @@ class Writer:
             self._take(None)
 
     def _take(self, first: Item | None) -> None:
-        with self._writing:
-            items = [first] if first is not None else []
-            while len(items) < _BATCH:
-                try:
-                    items.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
-            self._taker = threading.get_ident()
-            try:
+        self._local.taking = True  # before the lock: a collection that runs in between must not wait for it
+        try:
+            with self._writing:
+                items = [first] if first is not None else []
+                while len(items) < _BATCH:
+                    try:
+                        items.append(self._queue.get_nowait())
+                    except queue.Empty:
+                        break
                 self._commit(items)
-            finally:
-                self._taker = None
+        finally:
+            self._local.taking = False
 
     def _commit(self, items: list[Item]) -> None:
         settled = []

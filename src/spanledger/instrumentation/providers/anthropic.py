@@ -8,10 +8,12 @@ from typing import Final
 from spanledger import conventions
 from spanledger.instrumentation.spec import Announcement, Batch, Endpoint, Provider, Target
 from spanledger.usage.shapes.anthropic import MESSAGES as SHAPE
+from spanledger.usage.shapes.anthropic import SPELLED
 
 MESSAGES: Final = Endpoint(
     operation=conventions.CHAT,
     usage=SHAPE,
+    spelled=SPELLED,
     # `message_start` has the input, `message_delta` all counts so far; with server tools the input grows, too.
     merges=True,
     roots=("message", ""),
@@ -84,6 +86,9 @@ ANTHROPIC: Final = Provider(
             ("AnthropicBedrockMantle", "aws.bedrock"),
             ("AnthropicVertex", "gcp.vertex_ai"),
             ("AnthropicFoundry", "azure.ai.inference"),
+            # Anthropic's own platform, sold through the clouds.
+            ("AnthropicAWS", "anthropic"),
+            ("AnthropicGoogleCloud", "anthropic"),
         )
         for prefix in ("", "Async")
     },
@@ -96,6 +101,7 @@ ANTHROPIC: Final = Provider(
         "openrouter.ai": "openrouter",
     },
     states_cost=("openrouter",),
+    copies=("anthropic.lib.bedrock._beta_messages", "anthropic.lib.vertex._beta_messages"),
     responses_pass=tuple(
         ("anthropic._base_client", f"{kind}APIClient._process_response") for kind in ("Sync", "Async")
     ),

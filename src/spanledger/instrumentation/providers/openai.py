@@ -113,10 +113,11 @@ RESULTS: Final = Batch(
     endpoints={"chat.completion": CHAT, "response": RESPONSES, "text_completion": COMPLETION, "list": EMBEDDINGS},
     kind="object",
     answer="response.body",
-    id="id",
+    id="id|custom_id",  # Azure's items have no id of their own
+    batch_id="file_id",
     error="error.code|response.body.error.code|response.body.error.type",
     created_at="created|created_at",
-    begins=b'{"id": "batch_req_',
+    marks=frozenset({"custom_id", "response", "error"}),
 )
 
 _METHODS: Final = (

@@ -9,7 +9,7 @@ from typing import Any, Final
 from spanledger.model import Usage
 from spanledger.usage.shape import Reader, Shape
 from spanledger.usage.shapes.amazon import CONVERSE, INVOKE, INVOKE_EMBEDDINGS
-from spanledger.usage.shapes.anthropic import MESSAGES
+from spanledger.usage.shapes.anthropic import COMPACTED, FALLEN_BACK, MESSAGES
 from spanledger.usage.shapes.google import CACHED_CONTENT, EMBED_CONTENT, GENERATE_CONTENT, INTERACTIONS
 from spanledger.usage.shapes.google import IMAGES as GOOGLE_IMAGES
 from spanledger.usage.shapes.openai import (
@@ -30,7 +30,7 @@ SHAPES: Final[dict[str, Shape]] = {
     shape.name: shape
     for shape in (
         CHAT, RESPONSES, EMBEDDINGS, IMAGES, PICTURES, TRANSCRIPTION, SPOKEN, SPEECH, MODERATION, REALTIME,
-        MESSAGES, GENERATE_CONTENT, EMBED_CONTENT, CACHED_CONTENT, GOOGLE_IMAGES, INTERACTIONS,
+        MESSAGES, COMPACTED, FALLEN_BACK, GENERATE_CONTENT, EMBED_CONTENT, CACHED_CONTENT, GOOGLE_IMAGES, INTERACTIONS,
         CONVERSE, INVOKE, INVOKE_EMBEDDINGS, COHERE, OCR, LANGCHAIN,
     )
 }  # fmt: skip

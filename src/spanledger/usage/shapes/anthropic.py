@@ -5,6 +5,7 @@ Fields: `anthropic.types.Usage` and `anthropic.types.beta.BetaUsage` of anthropi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from spanledger.usage.shape import Shape
@@ -30,9 +31,8 @@ MESSAGES: Final = Shape(
         "output_tokens": ("output_tokens", f"{_ITERATIONS}.output_tokens"),
         "cache_read_tokens": ("cache_read_input_tokens", f"{_ITERATIONS}.cache_read_input_tokens"),
         "cache_write_tokens": ("cache_creation_input_tokens", f"{_ITERATIONS}.cache_creation_input_tokens"),
-        # The top level of a stream's first message may be that of a compaction.
         "cache_write_long_tokens": (
-            f"?iterations[type=message].{_LONG}|{_LONG}",
+            f"?{_LONG}",
             f"{_ITERATIONS}.{_LONG}",
         ),
         "reasoning_tokens": ("output_tokens_details.thinking_tokens",),
@@ -48,3 +48,29 @@ MESSAGES: Final = Shape(
     },
     context={"service_tier": "service_tier", "speed": "speed", "inference_geo": "inference_geo"},
 )
+COMPACTED: Final = replace(
+    MESSAGES,
+    name="anthropic.messages.compacted",
+    counts={
+        **MESSAGES.counts,
+        # The details of a stream's first message are those of the compaction.
+        "cache_write_long_tokens": (f"?iterations[type=message].{_LONG}|{_LONG}", f"{_ITERATIONS}.{_LONG}"),
+    },
+)
+_DECLINED: Final = "iterations[type=message]"
+FALLEN_BACK: Final = replace(
+    MESSAGES,
+    name="anthropic.messages.fallback",
+    counts={
+        **MESSAGES.counts,
+        # The top level is that of the model that answered; whether the one that declined is billed, nobody says.
+        "declined_input_tokens": (
+            f"{_DECLINED}.input_tokens",
+            f"{_DECLINED}.cache_read_input_tokens",
+            f"{_DECLINED}.cache_creation_input_tokens",
+        ),
+        "declined_output_tokens": (f"{_DECLINED}.output_tokens",),
+    },
+)
+SPELLED: Final = {"iterations[type=fallback_message]": FALLEN_BACK, "iterations[type=compaction]": COMPACTED}
+"""What only some usage objects have → the table they are read by."""
