@@ -229,7 +229,11 @@ class Application:
 @pytest.fixture(scope="module")
 def clients():
     made = Application(), Application()
+    if CYCLES:
+        gc.collect()
+        gc.freeze()  # what is here already need not be looked at again and again
     yield made
+    gc.unfreeze()
     for each in made:
         each.close()
 

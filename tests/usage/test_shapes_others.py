@@ -295,9 +295,7 @@ COMPACTED = [
         used(input=330, output=44, cache_read=0, cache_write=220, cache_write_long=155),
     ),
 ]
-PLAIN_ANTHROPIC = [
-    case for case in ANTHROPIC if not any(each["type"] == "message" for each in case[0].get("iterations") or ())
-]
+PLAIN_ANTHROPIC = [case for case in ANTHROPIC if "'message'" not in str(case[0])]
 FALLEN_BACK = [
     # Another model answered than the one that was asked and declined.
     (
@@ -317,6 +315,14 @@ FALLEN_BACK = [
                     "output_tokens": 2,
                 },
                 {"type": "fallback_message", "model": "claude-sonnet-4-5", "input_tokens": 10, "output_tokens": 40},
+                {
+                    "type": "advisor_message",
+                    "model": "claude-opus-4-7",
+                    "input_tokens": 1,
+                    "cache_read_input_tokens": 2,
+                    "cache_creation_input_tokens": 3,
+                    "output_tokens": 4,
+                },
             ],
         },
         used(
@@ -324,7 +330,12 @@ FALLEN_BACK = [
             output=40,
             cache_read=0,
             cache_write=0,
-            other={"declined_input_tokens": 108, "declined_output_tokens": 2},
+            other={
+                "advisor_input_tokens": 6,
+                "advisor_output_tokens": 4,
+                "declined_input_tokens": 108,
+                "declined_output_tokens": 2,
+            },
         ),
     ),
 ]
