@@ -130,7 +130,7 @@ def leads(alternative, raw):
 def test_every_path_leads_to_a_value_of_an_example(shape):
     table = SHAPES[shape]
     paths = {path.lstrip("?") for paths in table.counts.values() for path in paths}
-    paths.update(path for path in (table.total, table.beside, *table.context.values()) if path)
+    paths.update(path for path in (table.total, table.adds_up_to, table.beside, *table.context.values()) if path)
     astray = [
         alternative
         for path in paths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
 from typing import Any, Final
 
 from spanledger.guard import failed
@@ -82,7 +83,8 @@ def _watch_errors(call: Call, events: Any) -> None:
             call.failed(error)
             raise
 
-    events._parse_event = parse_event_async if hasattr(events, "__anext__") else parse_event  # noqa: SLF001
+    # aiobotocore's was no coroutine until 2.14, though its stream is asynchronous.
+    events._parse_event = parse_event_async if iscoroutinefunction(parse) else parse_event  # noqa: SLF001
 
 
 def _length_of(body: Any) -> int:
@@ -104,6 +106,9 @@ class _ModelBody(Body):
         if not asynchronous and raw is not None and hasattr(raw, "__dict__"):
             body = raw  # `with body as stream` hands it out
         wrap = self._reading_async if asynchronous else self._reading_sync
+        bare: Any = getattr(body, "__wrapped__", None)  # `async with` of aiobotocore 2 hands it out
+        if asynchronous and hasattr(bare, "read") and hasattr(bare, "__dict__"):
+            bare.read = wrap(bare.read)
         for name in ("read", "readinto", "readlines", "read1"):
             method = getattr(body, name, None)
             if method is not None:

@@ -38,6 +38,8 @@ class Shape:
     total: str = ""
     """Path of the provider's own total: where it equals input, output and reasoning together, reasoning stands beside
     the output count (xAI's chat) and is added to it."""
+    adds_up_to: str = ""
+    """Path of the provider's own total: where it is more than input and output together, the SDK left something out."""
     beside: str = ""
     """Path of a reasoning count that stands beside the output where it exceeds it, whatever the total."""
     context: Mapping[str, str] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class Reader:
             if whole in shape.counts and (known := tuple(part for part in parts if part in shape.counts))
         )
         self._total = compiled(shape.total) if shape.total else None
+        self._adds_up_to = compiled(shape.adds_up_to) if shape.adds_up_to else None
         self._beside = compiled(shape.beside) if shape.beside else None
         self._context = tuple((key, compiled(path)) for key, path in shape.context.items())
 
@@ -96,6 +99,8 @@ class Reader:
             self._take_reasoning_in(raw, counts, other)
         told = told or (bool(items) and not self.shape.requires)
         status = self._status(counts, told=told, broken=broken)
+        if status == "reported" and self._adds_up_to is not None and self._more(raw, counts):
+            status = "partial"
         for name, count in items.items():
             if name in _FIELDS:
                 counts[name] = count or counts.get(name, 0)
@@ -104,6 +109,11 @@ class Reader:
         if other:
             counts["other_usage"] = other
         return Usage(usage_status=status, **counts)
+
+    def _more(self, raw: Any, counts: Mapping[str, int]) -> bool:
+        """Whether the provider's total is more than what was told."""
+        total = walk(raw, self._adds_up_to or ())
+        return type(total) is int and total > counts.get("input_tokens", 0) + counts.get("output_tokens", 0)
 
     def context(self, raw: Any) -> dict[str, str]:
         """What a price depends on, as far as the usage object says it."""

@@ -35,6 +35,8 @@ STREAM: Final = replace(MESSAGES, streams=True)
 COMPLETION: Final = replace(
     MESSAGES,
     operation=conventions.TEXT_COMPLETION,
+    signals=("stop_reason",),
+    last_signals=(),
     request={**MESSAGES.request, conventions.REQUEST_MAX_TOKENS: "max_tokens_to_sample"},
 )
 

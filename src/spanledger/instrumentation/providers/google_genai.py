@@ -95,8 +95,8 @@ _METHODS: Final = (
     ("models", "Models._edit_image", IMAGE, ">=1.10"),
     ("models", "Models.edit_image", IMAGE, "<1.10"),
     ("models", "Models._upscale_image", IMAGE, ""),
-    ("models", "Models.recontext_image", IMAGE, ">=1.40"),
-    ("models", "Models.segment_image", IMAGE, ">=1.40"),
+    ("models", "Models.recontext_image", IMAGE, ">=1.30"),
+    ("models", "Models.segment_image", IMAGE, ">=1.32"),
     ("caches", "Caches.create", CACHE, ""),
 )
 _INTERACTIONS: Final = (

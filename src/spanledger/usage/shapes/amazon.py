@@ -23,6 +23,7 @@ CONVERSE: Final = Shape(
         "cache_write_tokens": (_CONVERSE_WRITTEN,),
         "cache_write_long_tokens": ("cacheDetails[ttl=1h].inputTokens",),
     },
+    adds_up_to="totalTokens",  # botocore leaves out what its version does not know, such as the cache
 )
 
 # What the model itself says comes first; last are Bedrock's own metrics, which are there for every model.

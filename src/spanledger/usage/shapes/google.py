@@ -54,6 +54,7 @@ GENERATE_CONTENT: Final = Shape(
         "output_audio_tokens": (_of(_ANSWER, "AUDIO"),),
         "output_image_tokens": (_of(_ANSWER, "IMAGE"),),
     },
+    adds_up_to="total_token_count|totalTokenCount",  # google-genai 1.0 has no thoughts
     context={"service_tier": "traffic_type|trafficType|service_tier|serviceTier"},
 )
 EMBED_CONTENT: Final = replace(
@@ -65,6 +66,7 @@ EMBED_CONTENT: Final = replace(
         "input_tokens": ("prompt_token_count|promptTokenCount|token_count",),
     },
     requires=("input_tokens",),
+    adds_up_to="",
 )
 CACHED_CONTENT: Final = Shape(
     name="google.cached_content", counts={"cached_content_tokens": ("total_token_count|totalTokenCount",)}, requires=()
