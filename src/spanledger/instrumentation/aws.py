@@ -15,6 +15,7 @@ from spanledger.instrumentation.stream import watch_stream
 from spanledger.usage.paths import decoded
 
 METRICS: Final = "amazon-bedrock-invocationMetrics"
+_DIGITS: Final = 12
 _HEADER: Final = "x-amzn-bedrock-"
 _COUNTS: Final = {
     "input-token-count": "inputTokenCount",
@@ -51,10 +52,8 @@ def follow(call: Call, result: Any, _: Mapping[str, Any]) -> Any:
 def header_counts(result: Mapping[str, Any]) -> dict[str, int] | None:
     """The token counts in the HTTP headers of an answer."""
     headers = (result.get("ResponseMetadata") or {}).get("HTTPHeaders") or {}
-    counts = {
-        name: int(value) for end, name in _COUNTS.items() if str(value := headers.get(_HEADER + end, "")).isdecimal()
-    }
-    return counts or None
+    told = {name: str(headers.get(_HEADER + end, "")) for end, name in _COUNTS.items()}
+    return {name: int(value) for name, value in told.items() if value.isdecimal() and len(value) < _DIGITS} or None
 
 
 def event(message: Any) -> Any:
