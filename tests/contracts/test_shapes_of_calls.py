@@ -750,6 +750,7 @@ CASES = {
             dropped={
                 "types.GenerateContentResponse(response_id)": {"response_id": None},
                 "types.GenerateContentResponseUsageMetadata(thoughts_token_count)": {
+                    "usage_status": "partial", "cost_status": "partial",  # the total says that there was more
                     "output_tokens": 20, "reasoning_tokens": None,
                     "cost_pusd": 60 * 300_000 + 40 * 30_000 + 20 * 2_500_000,
                 },
@@ -861,6 +862,7 @@ CASES = {
         dropped={
             "TokenUsage(cacheDetails)": {"cache_write_long_tokens": None},
             "TokenUsage(cacheReadInputTokens)": {
+                "usage_status": "partial", "cost_status": "partial",
                 "input_tokens": 100, "cache_read_tokens": None, "cache_write_tokens": None,
                 "cost_pusd": 100 * 60_000 + 20 * 240_000,
             },
