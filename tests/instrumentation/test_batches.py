@@ -265,6 +265,17 @@ def test_broken_lines_of_an_output_file_are_passed_over(provider, ledger):
 
 
 @pytest.mark.usefixtures("recording")
+@pytest.mark.parametrize("created", [1e300, -1, "soon", None])
+def test_an_answer_with_an_impossible_creation_time_is_a_row_all_the_same(provider, ledger, created):
+    body = {"object": "chat.completion", "usage": CHAT_USED, "created": created}
+    line = {"id": "batch_req_9", "custom_id": "a", "response": {"body": body}, "error": None}
+    with gpt(provider) as client:
+        file = client.files.create(file=("any", io.BytesIO(json.dumps(line).encode())), purpose="user_data")
+        client.files.content(file.id)
+    assert ledger("input_tokens", "output_tokens") == [(1000, 100)]
+
+
+@pytest.mark.usefixtures("recording")
 def test_results_that_do_not_exist_raise_as_they_do_and_record_nothing(provider, ledger):
     with claude(provider) as client, gpt(provider) as other:
         with pytest.raises(anthropic.NotFoundError):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from spanledger.instrumentation.plan import Plan
 from spanledger.model import Usage
 from spanledger.usage.paths import at_path, plain_word, text, texts, walk
+
+_LATEST: Final = 2**32
+"""Unix seconds after which no answer was made: it is a broken one that says so."""
 
 
 class Answer:
@@ -81,6 +84,11 @@ class Answer:
         """Whether the provider works on it while nobody waits."""
         path = self.plan.endpoint.background
         return bool(path) and at_path(self.response, path) is True
+
+
+def moment(value: Any) -> float | None:
+    """A creation time (Unix seconds) as an answer states it, `None` where it is none."""
+    return float(value) if isinstance(value, (int, float)) and 0 < value < _LATEST else None
 
 
 def without_usage(chunk: Any) -> bool:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from spanledger.guard import failed
-from spanledger.instrumentation.answer import Answer
+from spanledger.instrumentation.answer import Answer, moment
 from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.plan import Plan
 from spanledger.instrumentation.server import Server
@@ -32,7 +32,7 @@ class Batches:
     def __init__(self) -> None:
         self._plans: dict[int, dict[str, Plan]] = {}
         self._created: dict[str, float] = {}
-        self._seen: dict[str, set[str]] = {}
+        self._seen: dict[str, None] = {}
 
     def announced(self, batch_id: Any, created: Any) -> None:
         """A batch was made at that time."""
@@ -43,12 +43,11 @@ class Batches:
 
     def reading(self, batch: Batch, engine: Engine, server: Server, owner: Attribution, batch_id: Any) -> Reading:
         """What makes records of a batch's items."""
-        plans = self._plans.setdefault(id(batch), {kind: Plan(each) for kind, each in batch.endpoints.items()})
+        plans = self._plans.get(id(batch))
+        if plans is None:
+            plans = self._plans[id(batch)] = {kind: Plan(each) for kind, each in batch.endpoints.items()}
         known = str(batch_id or "")
-        while sum(map(len, self._seen.values())) > _MOST_SEEN:
-            self._seen.pop(next(iter(self._seen)))
-        seen = self._seen.setdefault(known, set())
-        return Reading(batch, plans, engine, server, owner, known, self._created.get(known), seen)
+        return Reading(batch, plans, engine, server, owner, known, self._created.get(known), self._seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,8 @@ class Reading:
     owner: Attribution
     batch_id: str
     created: float | None
-    seen: set[str]
-    """Record ids of the items this process has recorded; their metrics don't move again."""
+    seen: dict[str, None]
+    """Record ids of the items this process has recorded, whose metrics don't move again; bounded."""
 
     def follow(self, result: Any) -> Any:
         """Watch what the method returned. Never raises."""
@@ -107,7 +106,9 @@ class Reading:
         try:
             record = self._record(item)
             if record is not None and record.record_id not in self.seen:
-                self.seen.add(record.record_id)
+                if len(self.seen) >= _MOST_SEEN:
+                    self.seen.pop(next(iter(self.seen)), None)
+                self.seen[record.record_id] = None
                 self.engine.record(_given(record))
         except Exception as error:  # noqa: BLE001  # a door
             failed("a result of a batch", error)
@@ -123,8 +124,7 @@ class Reading:
         if plan is not None:
             answer.read(response)
         named = text(at_path(item, batch.id)) or answer.values.get("id", "")
-        created = at_path(response, batch.created_at) if batch.created_at else self.created
-        known = created if isinstance(created, (int, float)) else None
+        known = moment(at_path(response, batch.created_at)) if batch.created_at else self.created
         raw = plain(answer.raw)
         return UsageRecord(
             record_id=record_id_for(known or 0, self.server.provider, self.batch_id, named),

@@ -20,7 +20,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from spanledger import conventions
 from spanledger.guard import failed
-from spanledger.instrumentation.answer import Answer, without_usage
+from spanledger.instrumentation.answer import Answer, moment, without_usage
 from spanledger.instrumentation.attributes import cost_attributes, type_of, usage_attributes
 from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.plan import Plan
@@ -35,48 +35,16 @@ from spanledger.usage.stated import header_cost
 _MOST_STARTS: Final = 256
 _GONE: Final = object()
 _OK: Final = 200
-_LATEST: Final = 2**32
-"""Unix seconds after which no answer was made: it is a broken one that says so."""
 
 
 class Call:
     """A call under way. It opens its span when made; `succeeded`, `failed`, … end it, and only the first counts."""
 
     __slots__ = (
-        "_answer",
-        "_attribution",
-        "_context",
-        "_cost",
-        "_duration_ns",
-        "_engine",
-        "_error_type",
-        "_first",
-        "_first_chunk_ns",
-        "_gaps",
-        "_last_chunk_ns",
-        "_many",
-        "_model",
-        "_own_span",
-        "_reported",
-        "_request",
-        "_server",
-        "_span",
-        "_started_ns",
-        "_stated",
-        "_status",
-        "_stream",
-        "_streaming",
-        "_t0",
-        "_token",
-        "_usage",
-        "active",
-        "attempts",
-        "decode",
-        "hides_usage",
-        "leave",
-        "plan",
-        "response",
-        "tail",
+        "_answer", "_attribution", "_context", "_cost", "_duration_ns", "_engine", "_error_type", "_first",
+        "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_own_span", "_reported", "_request",
+        "_server", "_span", "_started_ns", "_stated", "_status", "_stream", "_streaming", "_t0", "_token", "_usage",
+        "active", "attempts", "decode", "hides_usage", "leave", "plan", "response", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -446,10 +414,7 @@ class Call:
         return text(at_path(self._answer.response, path)) if path else None
 
     def _created_at(self) -> float:
-        created = at_path(self._answer.response, self.plan.endpoint.created_at)
-        if isinstance(created, (int, float)) and 0 < created < _LATEST:
-            return float(created)
-        return self._started_ns / 1e9
+        return moment(at_path(self._answer.response, self.plan.endpoint.created_at)) or self._started_ns / 1e9
 
     def _derived_id(self) -> str:
         server = self._server

@@ -7,7 +7,8 @@ from typing import Final
 
 from spanledger import conventions
 from spanledger.instrumentation.providers.hosts import OPENAI_COMPATIBLE, STATES_COST
-from spanledger.instrumentation.spec import CHAT_REQUEST, Batch, Count, Endpoint, Length, Provider, Target
+from spanledger.instrumentation.providers.openai_media import IMAGE, MODERATION, SPEECH, TRANSCRIPTION, TRANSLATION
+from spanledger.instrumentation.spec import CHAT_REQUEST, Batch, Count, Endpoint, Provider, Target
 from spanledger.usage.shapes import openai as shapes
 
 CHAT: Final = Endpoint(
@@ -74,41 +75,6 @@ EMBEDDINGS: Final = Endpoint(
     request={conventions.EMBEDDING_DIMENSIONS: "dimensions"},
 )
 
-IMAGE: Final = Endpoint(
-    operation=conventions.GENERATE_CONTENT,
-    usage=shapes.PICTURES,
-    spelled={"input_tokens": shapes.IMAGES},
-    counts={"output_images": Count(items="data", instead=True)},
-    context={"image_size": "size", "image_quality": "quality"},
-    id="",
-    model="",
-    service_tier="",
-)
-TRANSCRIPTION: Final = Endpoint(
-    operation="transcription",
-    usage=shapes.SPOKEN,
-    spelled={"input_tokens": shapes.TRANSCRIPTION},
-    merges=True,
-    loose={"seconds": "duration"},  # of `verbose_json`; a usage object says the same as `seconds`
-    id="",
-    model="",
-    service_tier="",
-)
-TRANSLATION: Final = replace(TRANSCRIPTION, operation="translation")
-SPEECH: Final = Endpoint(
-    operation="speech",
-    usage=shapes.SPEECH,
-    lengths={"input_characters": Length(path="input")},
-    id="",
-    model="",
-    service_tier="",
-)
-MODERATION: Final = Endpoint(
-    operation="moderation",
-    usage=shapes.MODERATION,
-    counts={"moderations": Count(items="results")},
-    service_tier="",
-)
 RESULTS: Final = Batch(
     endpoints={"chat.completion": CHAT, "response": RESPONSES, "text_completion": COMPLETION, "list": EMBEDDINGS},
     kind="object",
