@@ -28,8 +28,9 @@ test: install ## All tests but the slow ones.
 soak: install ## Thousands of random hostile answers for every SDK; takes hours.
 	SPANLEDGER_SOAK=1 $(BIN)/python -m pytest --timeout 0 tests/instrumentation/test_hostile*.py
 
-matrix: install ## The SDK tests in every supported cell of Python and SDKs.
+matrix: install ## The SDK tests in every supported cell of Python and SDKs, then beside everybody else's tracing.
 	tests/matrix.sh
+	SPANLEDGER_MATRIX=1 $(BIN)/python -m pytest tests/once
 
 reference: install ## Write the generated pages of docs/reference.
 	$(BIN)/python docs/generate.py
@@ -37,6 +38,7 @@ reference: install ## Write the generated pages of docs/reference.
 bench: install ## What watching a call costs, beside the bare SDK and a peer.
 	$(BIN)/uv pip install -q --python $(BIN)/python --group bench
 	$(BIN)/python benchmarks/prices.py
+	$(BIN)/python benchmarks/spans.py
 	$(BIN)/python benchmarks/calls.py
 
 lint: install ## Style.

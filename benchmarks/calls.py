@@ -67,7 +67,7 @@ def switches(subject):
         import spanledger
 
         spanledger.configure(state_dir=tempfile.mkdtemp(prefix="spanledger-bench-"))
-        spanledger.assembly._runtime.engine.prices.wait()  # noqa: SLF001  # so that no call is priced late
+        spanledger.assembly._runtime.engine.prices.wait()  # so that no call is priced late
         return {"on": spanledger.instrument, "off": spanledger.uninstrument}
     module = importlib.import_module(PEERS[subject])
     instrumentor = next(

@@ -39,7 +39,7 @@ def unknown(book):
 
 
 def compiled(book):
-    book._cache.clear()  # noqa: SLF001  # a model that was not asked for yet
+    book._cache.clear()  # a model that was not asked for yet
     return known(book)
 
 

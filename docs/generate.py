@@ -524,6 +524,10 @@ COLUMNS: Final = {
     "weight": "Calls that the row stands for. Always 1 in this version; reports multiply by it.",
     "raw_usage": "JSON object: the provider's usage object, numbers and names only, so that a row can be priced again.",
     "attempts": "HTTP requests the SDK made for the call, 1 without a retry; `NULL` where it does not tell.",
+    "told_by": "JSON list of the scopes that told of the call, in order; `NULL` where it was `source` alone.",
+    "merged_by": "By what they were known to tell of one call: `span`, `response_id`, `nesting`; `counts` and `time`"
+    " are likely, not certain.",
+    "claimed_cost_pusd": "What a span of somebody else says the call cost, pico-USD; the cost is ours all the same.",
     "usage_shape": "Table that `raw_usage` was read by (`spanledger.usage.shapes`), as `openai.chat`.",
     "recorded_at": "When the row was written, ISO-8601 UTC.",
 }

@@ -84,6 +84,7 @@ def test_a_metric_carries_the_attributes_the_registry_lists(telemetry):
     meters.settled(record)
     meters.settled(replace(record, cost=None))
     meters.count(conventions.METRIC_LOST, 1, {conventions.REASON: "unbuildable"})
+    meters.count(conventions.METRIC_SPANS, 1, {conventions.OUTCOME: "merged"})
     for name in (conventions.METRIC_SENT, conventions.METRIC_FAILED, conventions.METRIC_DEAD):
         meters.count(name, 1, {conventions.SINK: "memory"})
     data = telemetry.reader.get_metrics_data()
@@ -116,6 +117,7 @@ def test_no_attribute_is_listed_for_spans_that_none_can_carry():
     listed = refs(next(group for group in GROUPS if group["id"] == "span.spanledger.genai.client"))
     on_metrics_only = {
         conventions.CALL_STATUS, conventions.BUCKET, conventions.REASON, conventions.SINK, conventions.METHOD,
+        conventions.OUTCOME,
     }  # fmt: skip
     assert set(ATTRIBUTES) - listed == on_metrics_only
 

@@ -11,6 +11,7 @@ LAYERS = [
     "guard",
     "conventions",
     "model",
+    "attributes",
     "settings",
     "service",
     "usage",

@@ -10,20 +10,32 @@ from typing import TYPE_CHECKING, Any
 from spanledger.context.scope import attribution
 
 if TYPE_CHECKING:
-    from spanledger.assembly import UsageSpanExporter, configure, flush, instrument, shutdown, uninstrument
+    from spanledger.assembly import (
+        RecordUsage,
+        UsageSpanExporter,
+        UsageSpanProcessor,
+        configure,
+        flush,
+        instrument,
+        shutdown,
+        uninstrument,
+    )  # fmt: skip
     from spanledger.model import Attribution, Cost, Usage, UsageRecord
 
 _HOMES = {
-    **dict.fromkeys(("configure", "flush", "instrument", "shutdown", "uninstrument", "UsageSpanExporter"), "assembly"),
+    **dict.fromkeys(("configure", "flush", "instrument", "shutdown", "uninstrument"), "assembly"),
+    **dict.fromkeys(("RecordUsage", "UsageSpanExporter", "UsageSpanProcessor"), "assembly"),
     **dict.fromkeys(("Attribution", "Cost", "Usage", "UsageRecord"), "model"),
 }
 
 __all__ = [
     "Attribution",
     "Cost",
+    "RecordUsage",
     "Usage",
     "UsageRecord",
     "UsageSpanExporter",
+    "UsageSpanProcessor",
     "attribution",
     "configure",
     "flush",

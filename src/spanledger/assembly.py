@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
+from spanledger import conventions
 from spanledger.guard import failed, log
 from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.instrumentor import Instrumentation
 from spanledger.instrumentation.providers import PROVIDERS
 from spanledger.instrumentation.telemetry import Telemetry
-from spanledger.model import UsageRecord
+from spanledger.instrumentation.watching import call_here
 from spanledger.pricing.completion import Completion
 from spanledger.pricing.loader import Prices
 from spanledger.service import service_of
@@ -25,6 +29,7 @@ from spanledger.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spanledger.reading.spans import Spans
     from spanledger.recording.delivery import Delivery
     from spanledger.recording.meters import Meters
     from spanledger.recording.outbox import Outbox
@@ -41,7 +46,13 @@ class Runtime:
     engine: Engine
     instrumentation: Instrumentation
     providers: tuple[Any, Any]
-    told: dict[str, None]
+    completion: Completion
+    configured: bool = False
+    """Whether it was asked for, rather than made for a processor or an exporter."""
+    noticed: Any = None
+    """The tracer provider that was looked at last."""
+    spans: Spans | None = None
+    """Reads the spans of others; made when there is somebody who shows them."""
 
 
 _runtime: Runtime | None = None
@@ -61,6 +72,7 @@ def configure(*, tracer_provider: Any = None, meter_provider: Any = None, **sett
     with _lock:
         if (
             _runtime is not None
+            and _runtime.configured
             and _runtime.settings == read
             and _runtime.providers == (tracer_provider, meter_provider)
         ):
@@ -72,6 +84,8 @@ def configure(*, tracer_provider: Any = None, meter_provider: Any = None, **sett
         if not read.enabled:
             return
         _runtime = _build(read, tracer_provider, meter_provider)
+        _runtime.configured = True
+        _notice(_runtime)
         for name in _allowed():
             _runtime.instrumentation.put_on(name)
 
@@ -80,6 +94,7 @@ def instrument(*names: str) -> None:
     """Watch these SDKs (`"openai"`), every one without a name. Raises `ValueError` for a name there is none of."""
     runtime = _running()
     if runtime is not None:
+        _notice(runtime)
         runtime.instrumentation.put_on(*names)
 
 
@@ -116,7 +131,10 @@ def look(name: str) -> list[Any]:
 
 
 def pre_instrument() -> None:
-    """`opentelemetry_pre_instrument`: see to it that there is a provider to trace with. Never raises."""
+    """`opentelemetry_pre_instrument`: see to it that there is a provider to trace with, and read its spans.
+
+    Never raises.
+    """
     try:
         if not read_settings().enabled:
             return
@@ -127,6 +145,9 @@ def pre_instrument() -> None:
             )
             return
         _configure_sdk_if_nobody_does()
+        runtime = _running()
+        if runtime is not None:
+            _notice(runtime)
     except Exception as error:  # noqa: BLE001  # an exception here would abort all instrumentation
         failed("the set-up of the OpenTelemetry SDK", error)
 
@@ -175,40 +196,122 @@ google_genai_instrumentor: Final = ProviderInstrumentor("google_genai")
 bedrock_instrumentor: Final = ProviderInstrumentor("bedrock")
 
 
+def _notice(runtime: Runtime) -> None:
+    """See the spans of whatever tracer provider is in force by now: applications set theirs early or late.
+
+    Never raises.
+    """
+    provider = runtime.providers[0] or trace.get_tracer_provider()
+    if provider is not runtime.noticed:
+        runtime.noticed = provider
+        if runtime.settings.read_spans == "auto" and "opentelemetry.sdk.trace" in sys.modules:
+            try:
+                _read_spans_of(provider)
+            except Exception as error:  # noqa: BLE001  # a call goes on without
+                failed("the spans of others", error)
+
+
+def _read_spans_of(provider: Any) -> None:
+    """See every span of a provider, sampled or not, if it is one that lets us."""
+    inner = getattr(provider, "provider", provider)  # Logfire's stands before the SDK's
+    if not hasattr(provider, "add_span_processor") or inner in _read:
+        return
+    from spanledger.reading.sampler import RecordUsage  # noqa: PLC0415  # these need the OpenTelemetry SDK
+
+    _read.add(inner)
+    _spans()
+    from spanledger.reading.processor import ReadingSpanProcessor  # noqa: PLC0415  # as above
+
+    provider.add_span_processor(ReadingSpanProcessor(_spans_if_wanted, flush))
+    if not hasattr(inner, "sampler"):
+        log.warning("The sampler of %s can't be wrapped: model spans it drops are not read.", type(provider).__name__)
+        return
+    inner.sampler = RecordUsage(inner.sampler)
+    for tracer in list(getattr(inner, "_tracers", {}).values()):  # made before: each has a sampler of its own
+        if hasattr(tracer, "sampler"):
+            tracer.sampler = inner.sampler
+
+
+_read: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+"""Tracer providers that have our processor."""
+
+_FACES: Final = ("UsageSpanExporter", "UsageSpanProcessor", "RecordUsage")
+"""Public classes made on demand: they need the OpenTelemetry SDK, which most imports don't."""
+
+
 def __getattr__(name: str) -> Any:
-    if name == "UsageSpanExporter":  # on demand: it needs the OpenTelemetry SDK, which most imports don't
-        return _span_exporter_class()
+    if name in _FACES:
+        return _face(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _span_exporter_class() -> type:
-    from spanledger.reading.exporter import RecordingSpanExporter  # noqa: PLC0415
+def _face(name: str) -> Any:
+    if name not in globals():
+        from spanledger.reading.exporter import ReadingSpanExporter  # noqa: PLC0415
+        from spanledger.reading.processor import ReadingSpanProcessor  # noqa: PLC0415
+        from spanledger.reading.sampler import RecordUsage  # noqa: PLC0415
 
-    class UsageSpanExporter(RecordingSpanExporter):
-        """Puts the model calls among the exported spans into the ledger. Best effort: sampled spans only.
+        class UsageSpanExporter(ReadingSpanExporter):
+            """Puts the model calls among the exported spans into the ledger. Best effort: sampled spans only.
 
-        `OTEL_TRACES_EXPORTER=otlp,spanledger`, or by hand behind a `BatchSpanProcessor`. Our own spans are passed
-        over: their calls are in the ledger already.
-        """
+            `OTEL_TRACES_EXPORTER=otlp,spanledger`, or by hand behind a `BatchSpanProcessor`. A call that the ledger
+            has already, by our own watch or another span, makes no second row.
+            """
 
-        def __init__(self) -> None:
-            super().__init__(record=_record, told=_told, flush=flush)
-            runtime = _running()
-            if runtime is not None:
-                runtime.recorder.prepare()
+            def __init__(self) -> None:
+                super().__init__(_spans, flush)
+                runtime = _running()
+                if runtime is not None:
+                    runtime.recorder.prepare()
 
-    globals()["UsageSpanExporter"] = UsageSpanExporter
-    return UsageSpanExporter
+        class UsageSpanProcessor(ReadingSpanProcessor):
+            """Puts every model call that others' spans tell of into the ledger, once, and its cost onto the span.
+
+            `tracer_provider.add_span_processor(spanledger.UsageSpanProcessor())`. With `RecordUsage` around the
+            provider's sampler it sees those, too, that are not sampled.
+            """
+
+            def __init__(self) -> None:
+                super().__init__(_spans, flush)
+                runtime = _running()
+                if runtime is not None:
+                    runtime.engine.prices.warm()
+
+        globals().update(
+            UsageSpanExporter=UsageSpanExporter, UsageSpanProcessor=UsageSpanProcessor, RecordUsage=RecordUsage
+        )
+    return globals()[name]
 
 
-def _record(build: Callable[[], UsageRecord]) -> None:
-    runtime = _running()
-    if runtime is not None:
-        runtime.recorder.record(build)
+def _spans() -> Spans | None:
+    """What reads the spans of others."""
+    runtime = _runtime  # not made again after a shutdown, though our processor is still there
+    if runtime is None or runtime.spans is not None:
+        return None if runtime is None else runtime.spans
+    with _lock:
+        return _make_spans(runtime)
 
 
-def _told(response_id: str) -> bool:
-    return _runtime is not None and response_id in _runtime.told
+def _make_spans(runtime: Runtime) -> Spans:
+    if runtime.spans is None:
+        from spanledger.reading.spans import Spans  # noqa: PLC0415
+
+        settings, recorder = runtime.settings, runtime.recorder
+        runtime.spans = Spans(
+            tell=recorder.record,
+            note=lambda outcome: recorder.count(conventions.METRIC_SPANS, {conventions.OUTCOME: outcome}),
+            inside=call_here,
+            price=runtime.completion.price_at_once,
+            keys=settings.span_attributes,
+            write=settings.spans == "auto",
+        )
+        runtime.engine.others, runtime.engine.shares_spans = runtime.spans, settings.spans == "auto"
+    return runtime.spans
+
+
+def _spans_if_wanted() -> Spans | None:
+    """The same for the processor that we have added ourselves: the setting may have changed since."""
+    return _spans() if _runtime is not None and _runtime.settings.read_spans == "auto" else None
 
 
 def _running() -> Runtime | None:
@@ -242,6 +345,7 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
             finish=completion.finish,
             price=completion.price,
             priced=lambda: completion.ready,
+            others=_others,
             sync=settings.durability == "sync",
             losses=settings.state_dir / "losses.jsonl",
         )
@@ -255,11 +359,25 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
         stream_usage=settings.stream_usage,
         chunk_histogram=settings.chunk_histogram,
     )
-    recorder.before_exit = engine.end_open_streams
-    recorder.in_child = engine.open_streams.clear
-    return Runtime(
-        settings, recorder, engine, _instrumentation_of(engine), (tracer_provider, meter_provider), completion.told
+    runtime = Runtime(
+        settings, recorder, engine, _instrumentation_of(engine), (tracer_provider, meter_provider), completion
     )
+    engine.notice = partial(_notice, runtime)
+    recorder.before_exit = engine.end_open_streams
+    recorder.in_child = partial(_in_child, runtime)
+    return runtime
+
+
+def _in_child(runtime: Runtime) -> None:
+    """Forget what is open: in a forked child it is the parent's."""
+    runtime.engine.open_streams.clear()
+    if runtime.spans is not None:
+        runtime.spans.forget()
+
+
+def _others() -> bool:
+    """Whether anybody else makes spans of model calls in this process."""
+    return _runtime is not None and _runtime.spans is not None and _runtime.spans.active
 
 
 def prices_of(settings: Settings) -> Prices:

@@ -120,6 +120,7 @@ CALL_STATUS: Final = "spanledger.status"
 REASON: Final = "reason"
 SINK: Final = "sink"
 METHOD: Final = "spanledger.method"
+OUTCOME: Final = "spanledger.outcome"
 
 # Metrics: name, unit, what it says.
 TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105  # an attribute name
@@ -139,6 +140,7 @@ METRIC_DEAD: Final = "spanledger.delivery.dead"
 METRIC_INVALID: Final = "spanledger.usage.invalid"
 METRIC_UNPRICED: Final = "spanledger.cost.unpriced"
 METRIC_MISSING: Final = "spanledger.methods.missing"
+METRIC_SPANS: Final = "spanledger.spans"
 
 METRICS: Final = {
     METRIC_TOKENS: ("histogram", "{token}", "Number of input and output tokens used"),
@@ -152,6 +154,7 @@ METRICS: Final = {
     METRIC_INVALID: ("counter", "{call}", "Calls whose reported usage was missing, partial or impossible"),
     METRIC_UNPRICED: ("counter", "{call}", "Calls without an exact price"),
     METRIC_MISSING: ("counter", "{method}", "Methods of an SDK that should be watched and are not there"),
+    METRIC_SPANS: ("counter", "{span}", "Model spans of others that were read, by what became of them"),
     METRIC_LOST: ("counter", "{record}", "Records that could not be kept"),
     METRIC_PENDING: ("gauge", "{record}", "Records in this process's outbox that a sink has not taken yet"),
     METRIC_SENT: ("counter", "{record}", "Records a sink has taken"),

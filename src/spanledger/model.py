@@ -137,6 +137,13 @@ class UsageRecord:
     service_version: str | None = None
     environment: str | None = None
     weight: int = 1
+    told_by: tuple[str, ...] | None = None
+    """Where several told of the call: the scope of each, in order."""
+    merged_by: str | None = None
+    """By what it was known that they told of one call: `span`, `response_id`, `nesting`, `counts` or `time`. The last
+    two are likely, not certain."""
+    claimed_cost_pusd: int | None = None
+    """What another teller's span says the call cost."""
     raw_usage: Mapping[str, Any] | None = None
     """The provider's usage object: names and numbers, so that it can be read again."""
     usage_shape: str | None = None
@@ -164,6 +171,7 @@ class UsageRecord:
 _NESTED: Final = ("usage", "cost", "attribution")
 _AS_JSON: Final = (
     "cost_breakdown", "price_multipliers", "price_context", "other_usage", "metadata", "raw_usage", "finish_reasons",
+    "told_by",
 )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ class Settings:
     price_fixups: str
     spans: str
     span_attributes: tuple[str, ...]
+    read_spans: str
     stream_usage: str
     metric_attributes: tuple[str, ...]
     metric_values_limit: int
@@ -175,7 +176,8 @@ TABLE: Final = (
         env=("SPANLEDGER_SPANS",),
         parse=_one_of("auto", "always", "never"),
         default="auto",
-        help="`auto` and `always`: a span of our own for each call; `never` records usage without spans.",
+        help="`auto`: one span per call, ours or the one somebody else made, with the cost on it; `always`: ours beside"
+        " any other; `never`: none of ours.",
     ),
     Setting(
         name="span_attributes",
@@ -183,6 +185,13 @@ TABLE: Final = (
         parse=_many_of(*ATTRIBUTION_WORDS),
         default=ATTRIBUTION_WORDS,
         help="Attribution keys written on spans. Default all.",
+    ),
+    Setting(
+        name="read_spans",
+        env=("SPANLEDGER_READ_SPANS",),
+        parse=_one_of("auto", "off"),
+        default="auto",
+        help="`auto` reads the model spans that others make, sampled or not; `off` leaves them alone.",
     ),
     Setting(
         name="stream_usage",

@@ -15,7 +15,7 @@ from spanledger.guard import failures
 from spanledger.model import UsageRecord, at, record_id_at, row_of
 from spanledger.recording.delivery import Delivery
 from spanledger.recording.files import Lease, UnsafePathError, private_directory
-from spanledger.recording.outbox import Outbox, OutboxFullError, survey
+from spanledger.recording.outbox import Draft, Outbox, OutboxFullError, survey
 from spanledger.recording.sink import SinkError
 from spanledger.testing import MemorySink
 
@@ -25,6 +25,10 @@ def row(number=0):
     return row_of(
         UsageRecord(record_id=record_id, started_at=at(0), operation="chat", provider="openai", source=f"test {number}")
     )
+
+
+def drafts(rows):
+    return [Draft.of(each) for each in rows]
 
 
 @pytest.fixture
@@ -47,8 +51,8 @@ def delivery(outbox, *sinks, clock=time.monotonic):
 def test_rows_come_out_as_they_went_in_and_go_when_every_sink_has_them(tmp_path):
     outbox = Outbox.create(tmp_path / "state" / "outbox", ["a", "b"], full_sync=True, max_bytes=2**20)
     rows = [row(number) for number in range(5)]
-    outbox.append(rows[:3])
-    outbox.append(rows[3:])
+    outbox.append(drafts(rows[:3]))
+    outbox.append(drafts(rows[3:]))
     found = outbox.waiting("a", 10)
     assert [{**entry.row, "v": None} for entry in found] == [{**each, "v": None} for each in rows]
     outbox.taken("a", found[-1].seq)
@@ -62,7 +66,7 @@ def test_rows_come_out_as_they_went_in_and_go_when_every_sink_has_them(tmp_path)
 
 
 def test_files_are_private_and_links_are_refused(tmp_path, outbox):
-    outbox.append([row()])
+    outbox.append(drafts([row()]))
     for file in outbox.path.parent.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
     assert stat.S_IMODE(outbox.path.parent.stat().st_mode) == 0o700
@@ -81,19 +85,19 @@ def test_at_its_bound_new_rows_are_refused_and_the_old_ones_stay(tmp_path):
     kept = 0
     with pytest.raises(OutboxFullError):
         while True:
-            outbox.append([row(kept) for _ in range(10)])
+            outbox.append(drafts([row(kept) for _ in range(10)]))
             kept += 10
     assert outbox.pending() == kept >= 20
     entries = outbox.waiting("memory", 1000)
     outbox.taken("memory", entries[-1].seq)
-    outbox.append([row()])
+    outbox.append(drafts([row()]))
     assert outbox.pending() == 1
     outbox.taken("memory", 10**9)
     outbox.close()
 
 
 def test_a_damaged_row_is_put_aside_and_the_rest_goes_on(outbox):
-    outbox.append([row(number) for number in range(3)])
+    outbox.append(drafts([row(number) for number in range(3)]))
     outbox._connection.execute("UPDATE records SET body = replace(body, 'openai', 'nobody') WHERE seq = 2")
     sink = MemorySink()
     made, _ = delivery(outbox, sink)
@@ -122,7 +126,7 @@ class Failing(MemorySink):
 
 
 def test_poison_among_good_rows_is_isolated_and_kept_with_its_reason(outbox):
-    outbox.append([row(number) for number in range(25)])
+    outbox.append(drafts([row(number) for number in range(25)]))
     sink = Failing(refuse=("test 7", "test 19"))
     made, counted = delivery(outbox, sink)
     assert made.drain(5)
@@ -135,7 +139,7 @@ def test_poison_among_good_rows_is_isolated_and_kept_with_its_reason(outbox):
 
 def test_an_outage_loses_nothing_and_is_tried_again_after_a_pause(outbox):
     now = [0.0]
-    outbox.append([row(number) for number in range(25)])
+    outbox.append(drafts([row(number) for number in range(25)]))
     sink = Failing(outages=3)
     made, counted = delivery(outbox, sink, clock=lambda: now[0])
     while not made.drain(3600):
@@ -149,7 +153,7 @@ def test_an_outage_loses_nothing_and_is_tried_again_after_a_pause(outbox):
 
 def test_one_sink_that_is_down_holds_up_no_other(tmp_path):
     outbox = Outbox.create(tmp_path / "state" / "outbox", ["memory", "other"], full_sync=True, max_bytes=2**20)
-    outbox.append([row(1)])
+    outbox.append(drafts([row(1)]))
     good, bad = MemorySink(), Failing(outages=100)
     bad.name = "other"
     made, _ = delivery(outbox, bad, good)
@@ -160,7 +164,7 @@ def test_one_sink_that_is_down_holds_up_no_other(tmp_path):
 
 
 def test_a_file_whose_owner_lives_is_left_alone(outbox):
-    outbox.append([row()])
+    outbox.append(drafts([row()]))
     assert Outbox.adopt(outbox.path) is None
 
 
@@ -168,7 +172,7 @@ def test_a_dead_owners_file_is_adopted_delivered_and_removed_but_not_for_a_sink_
     directory = tmp_path / "state" / "outbox"
     for sinks in (["memory"], ["memory", "elsewhere"]):
         dead = Outbox.create(directory, sinks, full_sync=True, max_bytes=2**20)
-        dead.append([row(1), row(2)])
+        dead.append(drafts([row(1), row(2)]))
         dead._connection.close()
         dead._lease.release()
     sink = MemorySink()
@@ -182,7 +186,7 @@ def test_a_dead_owners_file_is_adopted_delivered_and_removed_but_not_for_a_sink_
 def test_only_one_of_two_adopters_gets_a_file(tmp_path):
     directory = tmp_path / "state" / "outbox"
     dead = Outbox.create(directory, ["memory"], full_sync=True, max_bytes=2**20)
-    dead.append([row()])
+    dead.append(drafts([row()]))
     dead._connection.close()
     dead._lease.release()
     found = []

@@ -72,7 +72,7 @@ def test_switched_off_it_does_nothing(run, home):
 
 
 def test_one_provider_is_switched_off_by_its_own_name(run):
-    _, rows = run(INSTRUMENT, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="spanledger_openai")
+    _, rows = run(INSTRUMENT, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="spanledger_openai,openai")
     assert rows == []
 
 

@@ -99,7 +99,7 @@ def merge(outer: Attribution, given: dict[str, Any]) -> Attribution:
 
 def identifier(value: Any) -> str:
     """An identifier as clean text; one that is too long becomes its digest, never a part of itself."""
-    text = clean(value if isinstance(value, str) else str(value))
+    text = clean(_text(value))
     if len(text) > MOST_CHARACTERS:
         from hashlib import sha256  # noqa: PLC0415  # loads OpenSSL
 
@@ -113,8 +113,16 @@ def plain_value(value: Any) -> str | int | float | bool:
         return value
     if isinstance(value, float) and value - value == 0:  # neither infinite nor NaN, which JSON has no word for
         return value
-    text = clean(value if isinstance(value, str) else str(value))
+    text = clean(_text(value))
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
+
+
+def _text(value: Any) -> str:
+    """A value as text; one that has none is called by its type."""
+    try:
+        return value if isinstance(value, str) else str(value)
+    except (ValueError, RecursionError):  # an int of thousands of digits, lists in lists
+        return f"<{type(value).__name__}>"
 
 
 def clean(text: str) -> str:

@@ -19,9 +19,9 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from spanledger import conventions
+from spanledger.attributes import add_to, attribution_attributes, cost_attributes, type_of, usage_attributes
 from spanledger.guard import failed
 from spanledger.instrumentation.answer import Answer, moment, without_usage
-from spanledger.instrumentation.attributes import cost_attributes, type_of, usage_attributes
 from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.plan import Plan
 from spanledger.instrumentation.server import Server
@@ -29,6 +29,7 @@ from spanledger.instrumentation.telemetry import SCOPE
 from spanledger.model import NOBODY, UNPRICED, Attribution, Cost, Usage, UsageRecord, at, record_id_at, record_id_for
 from spanledger.pricing.offer import context_of
 from spanledger.pricing.places import models_of
+from spanledger.recording.telling import Telling
 from spanledger.usage.paths import at_path, decoded, plain, text
 from spanledger.usage.stated import header_cost
 
@@ -41,10 +42,11 @@ class Call:
     """A call under way. It opens its span when made; `succeeded`, `failed`, … end it, and only the first counts."""
 
     __slots__ = (
-        "_answer", "_attribution", "_context", "_cost", "_duration_ns", "_engine", "_error_type", "_first",
-        "_first_chunk_ns", "_gaps", "_last_chunk_ns", "_many", "_model", "_own_span", "_reported", "_request",
-        "_server", "_span", "_started_ns", "_stated", "_status", "_stream", "_streaming", "_t0", "_token", "_usage",
-        "active", "attempts", "decode", "hides_usage", "leave", "plan", "response", "tail",
+        "_answer", "_around", "_attribution", "_borrowed", "_claim", "_context", "_cost", "_duration_ns", "_engine",
+        "_error_type", "_final", "_first", "_first_chunk_ns", "_gaps", "_inside", "_last_chunk_ns", "_many",
+        "_measures", "_model", "_own_span", "_placed", "_reported", "_request", "_server", "_span", "_started_ns",
+        "_stated", "_status", "_stream", "_streaming", "_t0", "_token", "_usage", "active", "attempts", "decode",
+        "hides_usage", "is_traced_inside", "leave", "plan", "response", "silent", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -85,18 +87,49 @@ class Call:
         """Undoes what marks the SDK as being in the middle of this call."""
         self.hides_usage = False
         self.tail: deque[Any] = deque(maxlen=plan.endpoint.kept)
-        name, attributes = self._start()
-        attributes = attributes.copy()
-        plan.request_attributes(request, attributes)
-        if attribution is not NOBODY:
-            self._attribute(attributes)
-        tracer = engine.telemetry.silent if silent else engine.telemetry.tracer
-        self._span: Span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
-        self._own_span = self._span.is_recording() or _differs(self._span, trace.get_current_span())
-        self._context = trace.set_span_in_context(self._span)
-        self._token: Any = otel_context.attach(self._context)
+        self.silent = silent
+        """Whether somebody else makes the span of this call."""
+        around = trace.get_current_span()
+        others, operation = engine.others, plan.endpoint.operation
+        asked = server.provider, operation, self._model
+        claim = None if silent or others is None else others.claim(around, *asked)
+        self._claim = claim
+        self._borrowed = claim is not None
+        self._inside = None if others is None else others.enter(around if claim is None else claim.span)
+        self._around = None if self._inside is None else self._inside.span_id
+        self._placed: Any = None
+        self.is_traced_inside = False
+        """Whether somebody is expected to make its span while it lasts."""
+        self._measures = others is None or claim is not None or not others.measured(around, *asked)
+        self._token: Any = None
+        self._span: Span = around
+        self._own_span = True
+        if claim is not None:
+            self._span, self._measures, claim.so_far = claim.span, not claim.measured, self.so_far
+            self._context = otel_context.get_current()
+            if attribution is not NOBODY:
+                add_to(self._span, self._whose({}))
+        else:
+            self._open_span(around)
         self._started_ns = time.time_ns()
         self._t0 = time.perf_counter_ns()
+
+    def _open_span(self, around: Span) -> None:
+        name, attributes = self._start()
+        attributes = attributes.copy()
+        self.plan.request_attributes(self._request or {}, attributes)
+        if self._attribution is not NOBODY:
+            self._whose(attributes)
+        telemetry = self._engine.telemetry
+        tracer = telemetry.silent if self.silent else telemetry.tracer
+        self._span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        self._own_span = self._span.is_recording() or _differs(self._span, around)
+        self._context = trace.set_span_in_context(self._span)
+        self._token = otel_context.attach(self._context)
+
+    def _whose(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        attribution_attributes(self._attribution, self._engine.span_keys, attributes)
+        return attributes
 
     def _start(self) -> tuple[str, dict[str, Any]]:
         starts, key = self.plan.starts, (self._server, self._model, self._stream)
@@ -127,19 +160,12 @@ class Call:
                 attributes[conventions.SERVER_PORT] = server.port
         return attributes
 
-    def _attribute(self, attributes: dict[str, Any]) -> None:
-        attribution = self._attribution
-        for key in self._engine.span_keys:
-            value = getattr(attribution, key)
-            if value is None:
-                continue
-            if key == "metadata":
-                for name, each in value.items():
-                    attributes[conventions.METADATA_PREFIX + name] = each
-            else:
-                attributes[conventions.ATTRIBUTION[key]] = value
-
     # While it runs.
+
+    def placed(self, span: Any) -> None:
+        """Somebody else's span, begun inside this call, is the one of this call."""
+        if self._placed is None:
+            self._placed = span
 
     def repeats(self, request: Mapping[str, Any]) -> bool:
         """Whether a request is this call's own, handed on by the SDK: of the same model, with a list of the same."""
@@ -218,6 +244,14 @@ class Call:
         """Take in a response that came in parts."""
         self._answer.read(response)
 
+    def so_far(self) -> dict[str, Any]:
+        """Usage and cost as far as they are known, as span attributes of ours."""
+        self._read_kept()
+        self._usage, self._stated = self._answer.usage(), self._find_stated()
+        self._price()
+        attributes, self._cost = self._end_attributes(), None
+        return attributes
+
     @property
     def streams(self) -> bool:
         """Whether the answer was asked for in parts."""
@@ -266,7 +300,8 @@ class Call:
     def give_up(self) -> None:
         """A mistake of ours: end the span, leave the call alone. Never raises."""
         self._engine.open_streams.pop(self, None)
-        self._span.end()
+        self._end_span()
+        self._let_others_tell("error")
 
     def _end_once(self, status: str, error: BaseException | None = None) -> None:
         try:
@@ -326,11 +361,39 @@ class Call:
         if span.is_recording():
             if self._reported:
                 self._price()
-            span.set_attributes(self._end_attributes())
-            if self._error_type is not None:
+            if self._borrowed:
+                add_to(span, self._end_attributes())
+            else:
+                span.set_attributes(self._end_attributes())
+            if self._error_type is not None and not self._borrowed:
                 span.set_status(Status(StatusCode.ERROR))
-        span.end()
+        if engine.others is not None:
+            operation = self.plan.endpoint.operation
+            engine.others.told(self._server.provider, operation, answer.values.get("id"), elsewhere=self.silent)
+        self._end_span()
+        self._final = not pending
         engine.record(self.settle, settles=not pending)
+        self._let_others_tell(status)
+
+    def _let_others_tell(self, status: str) -> None:
+        """Spans around the call may tell now; the one it wrote onto is free again if it has failed."""
+        if self._claim is not None:
+            self._claim.so_far = None
+            if status in ("error", "cancelled"):
+                self._claim.release()
+        inside, self._inside = self._inside, None
+        if inside is not None:
+            inside.leave()
+        unplaced, name = self._engine.unplaced, self._server.provider
+        if self._placed is not None:
+            unplaced.discard(name)
+        elif self.silent and self.is_traced_inside:
+            unplaced.add(name)
+
+    def _end_span(self) -> None:
+        """A span that is somebody else's is theirs to end."""
+        if not self._borrowed:
+            self._span.end()
 
     def _find_stated(self) -> int | None:
         """The cost that the provider, or a gateway, states itself."""
@@ -358,6 +421,17 @@ class Call:
             self._cost = UNPRICED.stated(self._stated)
 
     def _end_attributes(self) -> dict[str, Any]:
+        """What our own span says at its end; of somebody else's only what is ours."""
+        attributes = {} if self._borrowed else self._answer_attributes()
+        if self._reported:
+            usage_attributes(self._usage, attributes)
+            if self._cost is not None:
+                cost_attributes(self._cost, attributes)
+        if self._borrowed:
+            return {name: value for name, value in attributes.items() if not name.startswith("gen_ai.")}
+        return attributes
+
+    def _answer_attributes(self) -> dict[str, Any]:
         answer = self._answer
         values = answer.values
         attributes: dict[str, Any] = {}
@@ -379,18 +453,15 @@ class Call:
             attributes[conventions.RESEND_COUNT] = self.attempts - 1
         if self._error_type is not None:
             attributes[conventions.ERROR_TYPE] = self._error_type
-        if self._reported:
-            usage_attributes(self._usage, attributes)
-            if self._cost is not None:
-                cost_attributes(self._cost, attributes)
         return attributes
 
     # Its metrics and its record, on the writer's thread.
 
-    def settle(self) -> UsageRecord | None:
+    def settle(self) -> Telling | None:
         """Record the call's metrics; its record, `None` where the call only fetched what is recorded already."""
-        self._measure()
-        return self._record() if self._reported else None
+        if self._measures:
+            self._measure()
+        return Telling(self._record(), within=self._around, final=self._final) if self._reported else None
 
     def _measure(self) -> None:
         telemetry, context, attributes = self._engine.telemetry, self._context, self._identity()
@@ -424,13 +495,15 @@ class Call:
 
     def _record(self) -> UsageRecord:
         """The call as a record. Its price is still open where the price list wasn't there in time."""
-        answer, values, span, endpoint = self._answer, self._answer.values, self._span, self.plan.endpoint
+        answer, values, endpoint = self._answer, self._answer.values, self.plan.endpoint
+        span = self._placed if self.silent and self._placed is not None else self._span
         if self._cost is None and self._stated is not None:
             self._price()
         background = answer.in_background and "id" in values
         started = int(self._created_at() * 1e9) if background else self._started_ns
         own, parent = span.get_span_context(), getattr(span, "parent", None)
-        if not self._own_span and own.is_valid:
+        has_own = self._own_span or span is not self._span
+        if not has_own and own.is_valid:
             parent = own
         raw = plain(answer.raw)
         return UsageRecord(
@@ -440,7 +513,7 @@ class Call:
             provider=self._server.provider,
             source=SCOPE,
             trace_id=f"{own.trace_id:032x}" if own.is_valid else None,
-            span_id=f"{own.span_id:016x}" if own.is_valid and self._own_span else None,
+            span_id=f"{own.span_id:016x}" if own.is_valid and has_own else None,
             parent_span_id=f"{parent.span_id:016x}" if parent is not None else None,
             response_id=values.get("id"),
             duration_ns=self._duration_ns,

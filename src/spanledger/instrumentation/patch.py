@@ -198,6 +198,13 @@ class Patches:
                 continue
             try:
                 owner, attribute, found = _find(place, dotted, module)
+                if (
+                    target is not None
+                    and "<" in target.versions
+                    and found is not None
+                    and not self._should_have(target)
+                ):
+                    continue  # there, but in this version another method makes the request
                 if owner is None or found is None:
                     if target is not None:
                         self._miss(target)
@@ -207,10 +214,16 @@ class Patches:
                     self._watched[key].switch(on=True)
                 if _is_watched(found):
                     continue
-                ours = self._watched.setdefault(
-                    key, Watched(found, self._watcher.wrapper(target) if target else pass_response)
-                )
-                setattr(owner, attribute, ours)
+                outer = _innermost(found)
+                method = found if outer is None else outer.__wrapped__
+                ours = self._watched.get(key)
+                if ours is None or ours.__wrapped__ is not method:  # somebody may have put another one there since
+                    ours = Watched(method, self._watcher.wrapper(target) if target else pass_response)
+                    self._watched[key] = ours
+                if outer is None:
+                    setattr(owner, attribute, ours)
+                else:
+                    outer.__wrapped__ = ours
             except Exception as error:  # noqa: BLE001  # a door: an import must not fail because of us
                 failed(f"all calls of {dotted}", error)
 
@@ -250,6 +263,14 @@ def _is_watched(method: Any) -> bool:
     while method is not None and not isinstance(method, Watched):
         method = getattr(method, "__wrapped__", None)
     return method is not None
+
+
+def _innermost(method: Any) -> Any:
+    """The innermost of the wrappers that others have put around a method; ours goes inside it. `None` without one."""
+    inner = None
+    while isinstance(method, wrapt.FunctionWrapper):
+        inner, method = method, method.__wrapped__
+    return inner
 
 
 def _find(module_name: str, dotted: str, module: Any = None) -> tuple[Any, str, Any]:

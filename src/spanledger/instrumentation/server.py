@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from spanledger.instrumentation.spec import Provider
+from spanledger.pricing.hosts import provider_at
 from spanledger.usage.paths import at_path
 
 _HTTPS: Final = 443
@@ -32,11 +33,7 @@ def server_of(provider: Provider, client: Any, url: Any) -> Server:
     name = next((named for flag, named in provider.told_by.items() if at_path(client, flag)), None)
     for kind in type(client).__mro__ if name is None and client is not None else ():
         name = name or provider.clients.get(kind.__name__)
-    for pattern, host_provider in provider.hosts.items():
-        if name is not None:
-            break
-        if address == pattern.removeprefix("*.") or (pattern[:2] == "*." and str(address).endswith(pattern[1:])):
-            name = host_provider
+    name = name or provider_at(address, provider.hosts)
     known = name is not None
     name = name or provider.name
     return Server(name, address, port, known=known, states_cost=not known or name in provider.states_cost)

@@ -204,6 +204,10 @@ class Provider:
     own_tracing: tuple[str, ...] = ()
     """Environment variables that, set to `false` before a client is made, keep the SDK from tracing itself. The first
     one says whether the user has asked for it."""
+    traced_inside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Method of the client that our targets call → modules (beginnings of names) that make the span of a call there."""
+    traced_after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Target, by its name → modules (beginnings of names) whose wrappers around it make the span afterwards."""
     traces_itself_at: str = ""
     """Path of the flag of a client that traces itself all the same."""
 

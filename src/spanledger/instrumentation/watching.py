@@ -5,6 +5,7 @@ A wrapper stands outside the caller's `try`: nothing of ours runs between the ap
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
@@ -20,6 +21,7 @@ from spanledger.instrumentation.opening import watch_request
 from spanledger.instrumentation.plan import Plan
 from spanledger.instrumentation.server import Server, server_of
 from spanledger.instrumentation.spec import Announcement, Batch, Endpoint, Provider, Target
+from spanledger.instrumentation.tracers import traced_by
 from spanledger.model import Attribution
 from spanledger.usage.paths import at_path
 
@@ -27,6 +29,12 @@ _MOST_CLIENTS: Final = 256
 
 _calling: ContextVar[tuple[Any, Call] | None] = ContextVar("spanledger.calling", default=None)
 """The client that is in the middle of a watched call, and the call."""
+
+
+def call_here() -> Call | None:
+    """The call under way here."""
+    outer = _calling.get()
+    return None if outer is None or not outer[1].active else outer[1]
 
 
 class Watcher:
@@ -53,7 +61,7 @@ class Watcher:
         follow = FOLLOW[self._provider.answers]
 
         async def call_async(wrapped: Any, instance: Any, args: Any, kwargs: Any, owner: Attribution) -> Any:
-            call, kwargs = self._begin(plan, instance, args, kwargs, owner)
+            call, kwargs = self._begin(target, plan, instance, args, kwargs, owner)
             if call is None:
                 return await wrapped(*args, **kwargs)
             try:
@@ -69,7 +77,7 @@ class Watcher:
             return call_async(wrapped, instance, args, kwargs, current())
 
         def watch(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-            call, kwargs = self._begin(plan, instance, args, kwargs, current())
+            call, kwargs = self._begin(target, plan, instance, args, kwargs, current())
             if call is None:
                 return wrapped(*args, **kwargs)
             try:
@@ -118,13 +126,20 @@ class Watcher:
         return watch_async if asynchronous else watch
 
     def _begin(
-        self, plan: Plan | Mapping[str, Plan], instance: Any, args: Any, kwargs: dict[str, Any], owner: Attribution
+        self,
+        target: Target,
+        plan: Plan | Mapping[str, Plan],
+        instance: Any,
+        args: Any,
+        kwargs: dict[str, Any],
+        owner: Attribution,
     ) -> tuple[Call | None, dict[str, Any]]:
         """Open the call. `None` where there is none, or on a mistake of ours: the SDK is called all the same.
 
         Never raises.
         """
         try:
+            self._engine.notice()
             request: Mapping[str, Any] = kwargs
             if not isinstance(plan, Plan):
                 found = plan.get(args[0]) if args else None
@@ -140,8 +155,9 @@ class Watcher:
             asked = kwargs
             if plan.endpoint.stream_usage and kwargs.get("stream") is True:
                 asked = self._ask_for_usage(server, client, kwargs)
-            call = Call(self._engine, plan, server, request, owner, silent=self._traces_itself(client))
+            call = Call(self._engine, plan, server, request, owner, silent=self._traced_elsewhere(client, target))
             call.hides_usage = asked is not kwargs
+            call.is_traced_inside = call.silent and target.name not in self._provider.traced_after
             # Last, for it must not stay behind: while the mark stands, this client's calls are taken for this one.
             call.leave = partial(_calling.reset, _calling.set((client, call)))
         except Exception as error:  # noqa: BLE001  # a door
@@ -149,9 +165,22 @@ class Watcher:
             return None, kwargs
         return call, asked
 
-    def _traces_itself(self, client: Any) -> bool:
-        path = self._provider.traces_itself_at
-        return bool(path) and at_path(client, path) is True
+    def _traced_elsewhere(self, client: Any, target: Target) -> bool:
+        """Whether somebody else is known to make a span of this call that we can't write onto while it lasts."""
+        provider = self._provider
+        if provider.traces_itself_at and at_path(client, provider.traces_itself_at) is True:
+            return True
+        if self._engine.others is None or not self._engine.shares_spans:
+            return False
+        for name, modules in provider.traced_inside.items():
+            if traced_by(getattr(type(client), name, None), modules):
+                return self._server(client).provider not in self._engine.unplaced
+        after = provider.traced_after.get(target.name)
+        if after is None:
+            return False
+        kind, _, name = target.name.partition(".")
+        owner = getattr(sys.modules.get(target.module), kind, None)
+        return owner is not None and traced_by(vars(owner).get(name), after)
 
     def _server(self, client: Any) -> Server:
         url = at_path(client, self._provider.base_url_at)

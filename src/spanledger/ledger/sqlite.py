@@ -18,7 +18,7 @@ from spanledger.model import COLUMNS, iso
 from spanledger.recording.files import Lease, private_directory, private_file
 from spanledger.recording.sink import Row, SinkError
 
-MIGRATIONS: Final = ("schema_sqlite.sql", "schema_sqlite_2.sql", "schema_sqlite_3.sql")
+MIGRATIONS: Final = ("schema_sqlite.sql", "schema_sqlite_2.sql", "schema_sqlite_3.sql", "schema_sqlite_4.sql")
 """One file per version; version n is what the first n files make."""
 LEASE_WAIT: Final = 2.0
 Answer = TypeVar("Answer")

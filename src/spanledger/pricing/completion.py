@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from spanledger.guard import log
 from spanledger.model import COLUMNS, Cost, Usage, UsageRecord, cost_columns, usage_of_row
@@ -16,8 +16,6 @@ from spanledger.pricing.places import models_of
 
 if TYPE_CHECKING:
     from spanledger.pricing.book import PriceBook
-
-_MOST_TOLD: Final = 10_000
 
 
 class Completion:
@@ -31,16 +29,9 @@ class Completion:
         self._prices = prices
         self._find_service = service
         self._service: dict[str, Any] | None = None
-        self.told: dict[str, None] = {}
-        """By what others may know the calls recorded here: response ids and spans around them; bounded."""
 
     def finish(self, record: UsageRecord) -> UsageRecord:
         """The record with its service, and with its price if that can be told at once."""
-        for mark in (record.response_id, record.parent_span_id):
-            if mark:
-                if len(self.told) >= _MOST_TOLD:
-                    self.told.pop(next(iter(self.told)), None)
-                self.told[mark] = None
         record = replace(record, **self._of_service())
         self._prices.warm()
         return record if record.cost is None and not self.ready else self.price(record)
@@ -53,19 +44,16 @@ class Completion:
     def price(self, record: UsageRecord) -> UsageRecord:
         """The record with its price. Waits for the price list; an unpriced model is said once."""
         book = self._prices.wait()
-        cost = record.cost or book.price(
-            record.usage,
-            provider=record.provider,
-            models=models_of(record.provider, answered=record.response_model, asked=record.request_model),
-            at=record.started_at,
-            context=context_of(record.service_tier, record.price_context),
-            server=record.server_address,
-            metadata=record.attribution.metadata,
-        )
+        cost = record.cost or _cost(book, record)
         known = record.usage.usage_status not in ("missing", "invalid")
         if cost.cost_status == "unpriced" and known and book.first_time(record.provider, record.model):
             _log_unpriced(record.provider, record.model)
         return replace(record, cost=cost)
+
+    def price_at_once(self, record: UsageRecord) -> Cost | None:
+        """The cost of a record if it can be told at once."""
+        book = self._prices.ready
+        return None if book is None else record.cost or _cost(book, record)
 
     def price_row(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row that was written without a price, with it."""
@@ -78,6 +66,18 @@ class Completion:
         if self._service is None:
             self._service = self._find_service()
         return self._service
+
+
+def _cost(book: PriceBook, record: UsageRecord) -> Cost:
+    return book.price(
+        record.usage,
+        provider=record.provider,
+        models=models_of(record.provider, answered=record.response_model, asked=record.request_model),
+        at=record.started_at,
+        context=context_of(record.service_tier, record.price_context),
+        server=record.server_address,
+        metadata=record.attribution.metadata,
+    )
 
 
 def price_of_row(book: PriceBook, row: Mapping[str, Any], usage: Usage | None = None) -> Cost:

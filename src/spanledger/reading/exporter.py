@@ -1,4 +1,4 @@
-"""A plain span exporter that puts what foreign GenAI spans say into the ledger.
+"""A plain span exporter that puts what others' model spans say into the ledger.
 
 Best effort, because what stands before it is: a batch processor hands over sampled spans only, and forgets the oldest
 when its queue is full.
@@ -7,35 +7,28 @@ when its queue is full.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from spanledger.guard import failed
-from spanledger.reading.reader import read
+from spanledger.reading.spans import Spans
 
 
-class RecordingSpanExporter(SpanExporter):
-    """`record(build)` keeps a record; `told(mark)` says whether this process has recorded a call with that response id,
-    or inside that span, itself."""  # noqa: D205, D209
+class ReadingSpanExporter(SpanExporter):
+    """`spans()` is what is running in this process, `None` where spanledger is switched off."""
 
-    def __init__(
-        self, record: Callable[..., None], told: Callable[[str], bool], flush: Callable[[float], bool]
-    ) -> None:
-        self._record = record
-        self._told = told
+    def __init__(self, spans: Callable[[], Spans | None], flush: Callable[[float], bool]) -> None:
+        self._spans = spans
         self._flush = flush
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Record the model calls among the spans. Never raises."""
         for span in spans:
             try:
-                found = read(span)
-                if found is not None and not any(
-                    self._told(mark) for mark in (found.response_id, found.span_id) if mark
-                ):
-                    self._record(_ready(found))
+                reading = self._spans()
+                if reading is not None:
+                    reading.exported(span)
             except Exception as error:  # noqa: BLE001  # a door
                 failed("the usage on a span", error)
         return SpanExportResult.SUCCESS
@@ -47,7 +40,3 @@ class RecordingSpanExporter(SpanExporter):
     def shutdown(self) -> None:
         """Deliver what was exported; the recorder lives on."""
         self._flush(2.0)
-
-
-def _ready(record: Any) -> Callable[[], Any]:
-    return lambda: record

@@ -31,6 +31,7 @@ CREATE TABLE records (
   crc INTEGER NOT NULL,
   body TEXT NOT NULL
 );
+CREATE INDEX unsettled ON records (record_id) WHERE settle_at > 0;
 CREATE TABLE cursors (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE dead (seq INTEGER, sink TEXT, reason TEXT NOT NULL, died_at INTEGER NOT NULL, body TEXT NOT NULL,
   PRIMARY KEY (seq, sink)) WITHOUT ROWID;
@@ -39,6 +40,24 @@ CREATE TABLE dead (seq INTEGER, sink TEXT, reason TEXT NOT NULL, died_at INTEGER
 
 class OutboxFullError(Exception):
     """The file has reached its bound; what is in it stays, new records are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A row to be kept, as text."""
+
+    record_id: str
+    body: str
+    settle_at: int = 0
+    """By when (Unix time in ns) it is to be final; 0 if it is. Until then it may be replaced, and no sink takes it."""
+    replaces: tuple[str, ...] = ()
+    """Ids of rows that are not final yet and whose place it takes, its own first. It is kept only if that is there."""
+
+    @classmethod
+    def of(cls, row: dict[str, Any], settle_at: int = 0, replaces: tuple[str, ...] = ()) -> Draft:
+        """The draft of a row. Raises `ValueError` for what JSON has no word for."""
+        body = json.dumps({"v": VERSION, **row}, separators=(",", ":"), allow_nan=False)
+        return cls(row["record_id"], body, settle_at, replaces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +109,8 @@ class Outbox:
         try:
             connection = _connect(path, full_sync=True)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version:  # nobody is left who could tell more of its records
+                connection.execute("UPDATE records SET settle_at = 0 WHERE settle_at > 0")
         except sqlite3.Error:
             lease.release()
             raise
@@ -100,28 +121,40 @@ class Outbox:
             return None
         return cls(path, lease, connection)
 
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+    def append(self, drafts: Sequence[Draft]) -> None:
         """Keep the rows, all or none, on the disk when this returns. Raises `OutboxFullError` at the bound."""
-        values = []
-        for row in rows:
-            body = json.dumps({"v": VERSION, **row}, separators=(",", ":"), allow_nan=False)
-            values.append((row["record_id"], 0, zlib.crc32(body.encode("utf-8", "surrogatepass")), body))
         with self._lock, self._transaction() as connection:
             try:
-                connection.executemany(
-                    "INSERT INTO records (record_id, settle_at, crc, body) VALUES (?, ?, ?, ?)", values
-                )
+                for draft in drafts:
+                    if draft.replaces and not _delete(connection, draft.replaces):
+                        continue
+                    connection.execute(
+                        "INSERT INTO records (record_id, settle_at, crc, body) VALUES (?, ?, ?, ?)",
+                        (draft.record_id, draft.settle_at, zlib.crc32(draft.body.encode()), draft.body),
+                    )
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                     raise OutboxFullError(str(error)) from error
                 raise
 
+    def settle(self, record_ids: Iterable[str]) -> None:
+        """These rows are final."""
+        with self._lock, self._transaction() as connection:
+            connection.executemany(
+                "UPDATE records SET settle_at = 0 WHERE record_id = ? AND settle_at > 0",
+                [(each,) for each in record_ids],
+            )
+
     def waiting(self, sink: str, most: int) -> list[Entry]:
-        """The next rows this sink has not taken, in order. A row whose checksum is wrong is put aside as dead."""
+        """The next final rows this sink has not taken, in order; a row that isn't final holds up those after it.
+
+        A row whose checksum is wrong is put aside as dead.
+        """
         with self._lock:
             found = self._connection.execute(
-                "SELECT seq, crc, body FROM records WHERE seq > (SELECT seq FROM cursors WHERE sink = ?)"
-                " ORDER BY seq LIMIT ?",
+                "SELECT seq, crc, body FROM records WHERE seq > (SELECT seq FROM cursors WHERE sink = ?1) AND seq <"
+                " coalesce((SELECT min(seq) FROM records WHERE settle_at > 0), 9223372036854775807)"
+                " ORDER BY seq LIMIT ?2",
                 (sink, most),
             ).fetchall()
         entries = []
@@ -205,6 +238,15 @@ def _connect(path: Path, *, full_sync: bool) -> sqlite3.Connection:
 def _count(connection: sqlite3.Connection, table: str) -> int:
     (number,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     return int(number)
+
+
+def _delete(connection: sqlite3.Connection, record_ids: Iterable[str]) -> bool:
+    """Take back rows that are not final; whether the first one was there."""
+    gone = [
+        connection.execute("DELETE FROM records WHERE record_id = ? AND settle_at > 0", (each,)).rowcount
+        for each in record_ids
+    ]
+    return gone[0] > 0
 
 
 def _remove(path: Path) -> None:

@@ -9,11 +9,12 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from spanledger.guard import failed, log
 from spanledger.model import UsageRecord
+from spanledger.recording.telling import Telling
 from spanledger.recording.writer import EXIT_WAIT, Item, Plan, Writer
 
 if TYPE_CHECKING:
@@ -42,8 +43,10 @@ class Recorder:
         """Records this process has committed to its outbox."""
         return self._writer.committed
 
-    def record(self, build: Callable[[], UsageRecord | None], *, settles: bool = True) -> None:
-        """Keep the record that `build` makes; `build` runs on the writer's thread. Never raises.
+    def record(self, build: Callable[[], UsageRecord | Telling | None], *, settles: bool = True) -> None:
+        """Keep the record that `build` makes, or what it says that somebody else tells of a call. Never raises.
+
+        `build` runs on the writer's thread.
 
         With durability `sync` it returns after the commit, except on a thread that is committing already.
         `settles=False`: the record is not final, no metric moves.
@@ -60,6 +63,10 @@ class Recorder:
             finish()
 
         self._put(Item(run, settles=False, done=None))
+
+    def count(self, name: str, attributes: Mapping[str, str]) -> None:
+        """Move one of our counters by one, on the writer's thread. Never raises."""
+        self.later(lambda: self._make_meters().count(name, 1, attributes))
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Commit and deliver what was recorded before. True if all sinks have it within `timeout` seconds.

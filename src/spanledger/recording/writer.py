@@ -11,19 +11,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from spanledger import conventions
 from spanledger.guard import failures, log, noted
 from spanledger.model import UsageRecord, row_of
 from spanledger.recording.files import private_directory
+from spanledger.recording.settling import WINDOW, Settling
+from spanledger.recording.telling import Rank, Telling
 
 if TYPE_CHECKING:
     import sqlite3
 
     from spanledger.recording.delivery import Delivery
     from spanledger.recording.meters import Meters
-    from spanledger.recording.outbox import Outbox
+    from spanledger.recording.outbox import Draft, Outbox
 
 MOST_QUEUED: Final = 100_000
 MOST_KEPT_IN_MEMORY: Final = 10_000
@@ -31,6 +33,7 @@ _BATCH: Final = 1000
 EXIT_WAIT: Final = 2.0
 _RETRY: Final = 1.0
 _OBSERVE_WAIT: Final = 1.0
+_WINDOW_NS: Final = round(WINDOW * 1e9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,8 @@ class Plan:
     """The record with its price, waiting for the price list if need be."""
     priced: Callable[[], bool]
     """Whether prices can be told at once."""
+    others: Callable[[], bool]
+    """Whether somebody else tells of model calls in this process, so that ours wait for them."""
     sync: bool
     losses: Path
     """File of counted losses, one JSON object a line."""
@@ -55,8 +60,9 @@ class Plan:
 class Item(NamedTuple):
     """Something for the writer: a record to build, or nothing but somebody who waits."""
 
-    build: Callable[[], UsageRecord | None] | None
+    build: Callable[[], UsageRecord | Telling | None] | None
     settles: bool
+    """Of a record: whether it is final. Of nothing: whether all that is open becomes final now."""
     done: threading.Event | None
 
 
@@ -74,8 +80,12 @@ class Writer:
         self._local = threading.local()
         self._stopped = False
         self._outbox: Outbox | None = None
-        self._unwritten: list[dict[str, Any]] = []
-        self._unsettled: list[UsageRecord] = []
+        self._unwritten: list[Draft] = []
+        self._settling = Settling(plan.others, time.monotonic)
+        self._to_settle: list[str] = []
+        """Ids of final records whose rows do not say so yet."""
+        self._unpriced: list[UsageRecord] = []
+        """Final records that are counted once the price list is there."""
         self._meters: Meters | None = None
         self._delivery: Delivery | None = None
         self._full = False
@@ -111,7 +121,7 @@ class Writer:
             return home
         for _ in range(2):  # what `later` left to do makes records of its own: those are what the second turn waits for
             done = threading.Event()
-            self.put(Item(None, settles=False, done=done))
+            self.put(Item(None, settles=True, done=done))
             if not done.wait(max(0.0, deadline - time.monotonic())):
                 return False
         if self._failing:
@@ -124,7 +134,7 @@ class Writer:
         if self._thread is None:
             return True
         self._stopped = True
-        self._queue.put(Item(None, settles=False, done=None))
+        self._queue.put(Item(None, settles=True, done=None))
         self._thread.join(timeout)
         self._take_all()
         done = self._delivery is None or self._delivery.stop(max(0.1, deadline - time.monotonic()))
@@ -169,17 +179,24 @@ class Writer:
     def _run(self) -> None:
         while not self._stopped:
             try:
-                first = self._queue.get(timeout=_RETRY if self._unwritten else None)
+                first = self._queue.get(timeout=self._until_next())
             except queue.Empty:
                 first = None
             self._take(first)
             first = None  # an idle thread holds nothing
 
+    def _until_next(self) -> float | None:
+        due = self._settling.next_due
+        waits = [_RETRY] if self._unwritten or self._to_settle else []
+        if due is not None:
+            waits.append(max(0.0, due - time.monotonic()))
+        return min(waits) if waits else None
+
     def _take_all(self) -> None:
-        while not self._queue.empty():
-            self._take(None)
-        if self._unwritten:
-            self._take(None)
+        while True:
+            self._take(Item(None, settles=True, done=None))
+            if self._queue.empty():
+                return
 
     def _take(self, first: Item | None) -> None:
         self._local.taking = True  # before the lock: a collection that runs in between must not wait for it
@@ -196,36 +213,62 @@ class Writer:
             self._local.taking = False
 
     def _commit(self, items: list[Item]) -> None:
-        settled = []
         for item in items:
             try:
-                record = item.build() if item.build is not None else None
-                if record is None:
-                    continue
-                record = self._plan.finish(record)
-                self._unwritten.append(row_of(record))
-                if item.settles:
-                    settled.append(record)
+                told = item.build() if item.build is not None else None
+                if told is not None:
+                    self._admit(told if isinstance(told, Telling) else Telling(told, final=item.settles))
             except Exception as error:  # noqa: BLE001  # one bad record must not take the others along
                 self._lose("unbuildable", 1)
                 failures["a record"] += 1
                 noted("a record", error)
-        from sqlite3 import Error  # noqa: PLC0415  # with the first record
-
+        waited_for = any(item.build is None for item in items)
+        final = self._settling.due(all_of_them=any(item.build is None and item.settles for item in items))
         try:
             self._write()
+            self._to_settle += [record.record_id for record in final]
+            if self._to_settle and self._outbox is not None:
+                self._outbox.settle(self._to_settle)
+                self._to_settle = []
+                if self._delivery is not None:
+                    self._delivery.wake(len(final))
             self._failing = False
-        except (OSError, Error) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the thread goes on and tries again
             self._failing = True
             self._outbox_unavailable(error)
-        self._unsettled.extend(settled)
-        if self._unsettled and (self._plan.priced() or any(item.build is None for item in items)):
-            records, self._unsettled = self._unsettled, []
+        self._unpriced.extend(final)
+        if self._unpriced and (self._plan.priced() or waited_for):
+            records, self._unpriced = self._unpriced, []
             for record in records:
                 self._settle(record)
         for item in items:
             if item.done is not None:
                 item.done.set()
+
+    def _admit(self, telling: Telling) -> None:
+        """Take in what a teller says: a new record, another form of one that is not final yet, or nothing."""
+        from spanledger.recording.outbox import Draft  # noqa: PLC0415  # with the first record
+
+        outcome = self._settling.admit(telling)
+        if self._meters is not None and telling.rank < Rank.OURS:
+            self._meters.count(conventions.METRIC_SPANS, 1, {conventions.OUTCOME: outcome.name})
+        if outcome.dropped and outcome.record is None:
+            self._unwritten.append(Draft("", "", replaces=("", *outcome.dropped)))
+        if outcome.record is None:
+            return
+        try:
+            record = self._plan.finish(outcome.record)
+            is_open = outcome.call is not None
+            replaces = (record.record_id, *outcome.dropped) if outcome.name == "merged" else ()
+            settle_at = time.time_ns() + _WINDOW_NS if is_open else 0
+            draft = Draft.of(row_of(record), settle_at, replaces)
+        except Exception:
+            self._settling.abandon(outcome)
+            raise
+        self._settling.completed(outcome, record)
+        self._unwritten.append(draft)
+        if telling.final and not is_open:
+            self._unpriced.append(record)
 
     def _write(self) -> None:
         from spanledger.recording.outbox import OutboxFullError  # noqa: PLC0415  # with the first record
@@ -239,9 +282,9 @@ class Writer:
             self._outbox = self._plan.outbox()
             if self._delivery is not None:
                 self._delivery.serve(self._outbox)
-        rows, count = self._unwritten, len(self._unwritten)
+        drafts, count = self._unwritten, sum(not draft.replaces for draft in self._unwritten)
         try:
-            self._outbox.append(rows)
+            self._outbox.append(drafts)
         except OutboxFullError:
             self._lose("outbox_full", count)
             if not self._full:

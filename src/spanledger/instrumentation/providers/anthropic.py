@@ -108,6 +108,7 @@ ANTHROPIC: Final = Provider(
         ("anthropic._base_client", f"{kind}APIClient._process_response") for kind in ("Sync", "Async")
     ),
     # From 1.14 on it makes spans, and sends trace context and baggage along.
+    traced_inside={"request": ("logfire.",)},
     own_tracing=("ANTHROPIC_OPEN_TELEMETRY", "ANTHROPIC_OPEN_TELEMETRY_PROPAGATION"),
     traces_itself_at="_open_telemetry.traces.enabled",
 )

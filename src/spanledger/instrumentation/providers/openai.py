@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Final
 
 from spanledger import conventions
-from spanledger.instrumentation.providers.hosts import OPENAI_COMPATIBLE, STATES_COST
 from spanledger.instrumentation.providers.openai_media import IMAGE, MODERATION, SPEECH, TRANSCRIPTION, TRANSLATION
 from spanledger.instrumentation.spec import CHAT_REQUEST, Batch, Count, Endpoint, Provider, Target
+from spanledger.pricing.hosts import OPENAI_COMPATIBLE, STATES_COST
 from spanledger.usage.shapes import openai as shapes
 
 CHAT: Final = Endpoint(
@@ -122,6 +122,12 @@ OPENAI: Final = Provider(
     clients={"AzureOpenAI": "azure.ai.openai", "AsyncAzureOpenAI": "azure.ai.openai"},
     hosts=OPENAI_COMPATIBLE,
     asks_usage_of=("openai", "azure.ai.openai"),
+    traced_inside={"request": ("openinference.", "logfire.")},
+    traced_after={
+        f"{prefix}Responses.{name}": ("opentelemetry.instrumentation.openai.",)  # OpenLLMetry
+        for prefix in ("", "Async")
+        for name in ("create", "parse")
+    },
     states_cost=STATES_COST,
     responses_pass=tuple(("openai._base_client", f"{kind}APIClient._process_response") for kind in ("Sync", "Async")),
     # Azure's API takes stream_options from this version on (Azure OpenAI REST reference, chat completions).

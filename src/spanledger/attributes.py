@@ -1,11 +1,11 @@
-"""Usage, cost and errors as span attributes."""
+"""Usage, cost, attribution and errors as span attributes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from spanledger import conventions
-from spanledger.model import Cost, Usage
+from spanledger.model import Attribution, Cost, Usage
 
 
 def usage_attributes(usage: Usage, attributes: dict[str, Any]) -> None:
@@ -38,7 +38,28 @@ def cost_attributes(cost: Cost, attributes: dict[str, Any]) -> None:
         attributes[attribute] = amount / 1e12
 
 
+def add_to(span: Any, attributes: dict[str, Any]) -> None:
+    """Set attributes on somebody else's span, if it has room for them: the SDK would drop their oldest for ours."""
+    held = getattr(span, "_attributes", None)
+    most = getattr(held, "maxlen", None)
+    if held is None or most is None or len(held) + len(attributes) <= most:
+        span.set_attributes(attributes)
+
+
 def type_of(error: BaseException) -> str:
     """The type of an error by its full name, never its message."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def attribution_attributes(attribution: Attribution, keys: tuple[str, ...], attributes: dict[str, Any]) -> None:
+    """Add an attribution as span attributes, of these keys."""
+    for key in keys:
+        value = getattr(attribution, key)
+        if value is None:
+            continue
+        if key == "metadata":
+            for name, each in value.items():
+                attributes[conventions.METADATA_PREFIX + name] = each
+        else:
+            attributes[conventions.ATTRIBUTION[key]] = value
