@@ -14,11 +14,14 @@ from spanledger.testing import Loopback
 
 logfire.configure(
     send_to_logfire=False,  # yours: leave it out
-    additional_span_processors=[BatchSpanProcessor(ConsoleSpanExporter())],  # and this
+    additional_span_processors=[
+        spanledger.UsageSpanProcessor(),  # puts the cost onto the copies that Logfire exports
+        BatchSpanProcessor(ConsoleSpanExporter()),  # yours: leave it out
+    ],
 )
 logfire.instrument_openai()
 
-spanledger.configure()  # the one line: it joins the pipeline that Logfire has made
+spanledger.configure()  # watches the SDK itself too
 
 MESSAGES = [{"role": "user", "content": "What is a ledger?"}]
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}

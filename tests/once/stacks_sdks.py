@@ -259,10 +259,9 @@ def logfire(sdk):
         trace, once = import_module("opentelemetry.trace"), import_module("opentelemetry.util._once")
         trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, once.Once()
         module = import_module("logfire")
-        processors = tracers._active_span_processor._span_processors
-        module.configure(
-            send_to_logfire=False, console=False, metrics=False, additional_span_processors=[processors[0]]
-        )
+        ours = import_module("spanledger").UsageSpanProcessor()
+        theirs = tracers._active_span_processor._span_processors[0]
+        module.configure(send_to_logfire=False, console=False, metrics=False, additional_span_processors=[ours, theirs])
         getattr(module, f"instrument_{sdk}")()
 
     return instrument

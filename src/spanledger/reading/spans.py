@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from spanledger.attributes import add_to, attribution_attributes, cost_attributes
 from spanledger.context.scope import current
 from spanledger.conventions import COST_STATUS, EMBEDDINGS, REQUEST_MODEL
+from spanledger.guard import failed
 from spanledger.model import NOBODY, Attribution, Cost, UsageRecord
 from spanledger.pricing.hosts import provider_named
 from spanledger.reading.dialect import Dialect
@@ -234,24 +235,39 @@ class Spans:
         telling: Callable[[], Telling | None] = partial(
             read, span, dialect, attribution=entry.attribution, within=within, known=entry.known
         )
+        try:
+            telling = self._price_span(span, entry, telling, attributes)
+        except Exception as error:  # noqa: BLE001  # what it tells is recorded all the same
+            failed("the cost on a span", error)
         if entry.inner:
             self._note("inside_ours")
-            if entry.silent and self._may_write(span, entry):
-                self._enrich(span, entry, telling())
             return
-        if entry.claim is not None:
-            if COST_STATUS not in attributes and entry.claim.so_far is not None:
-                _write_onto(span, entry.claim.so_far())
-        elif self._may_write(span, entry) and not (dialect.looks_inside and _is_long(attributes)):
-            with suppress(Exception):  # the writer's thread tries again, and counts it
-                found = telling()
-                self._enrich(span, entry, found)
-                telling = partial(_as_is, found)
         with self._lock:
             if entry.calls:
                 entry.deferred = telling
                 return
         self._tell(telling)
+
+    def _price_span(
+        self,
+        span: ReadableSpan,
+        entry: _Open,
+        telling: Callable[[], Telling | None],
+        attributes: Mapping[str, Any],
+    ) -> Callable[[], Telling | None]:
+        """Put the cost of a call onto its span where it is missing there. What the span tells, read if it had to be."""
+        if entry.claim is not None:
+            if COST_STATUS not in attributes and entry.claim.so_far is not None:
+                _write_onto(span, entry.claim.so_far())
+            elif attributes.get(COST_STATUS) == "unpriced":
+                self._write_cost(span, telling())  # they may know a usage that our wrapper does not
+            return telling
+        hidden = entry.dialect is not None and entry.dialect.looks_inside and _is_long(attributes)
+        if hidden or (entry.inner and not entry.silent) or not self._may_write(span, entry):
+            return telling
+        found = telling()
+        self._enrich(span, entry, found)
+        return partial(_as_is, found)
 
     def exported(self, span: Any) -> None:
         """A finished span, long after its end: nothing of where it stood is known any more."""
@@ -371,7 +387,10 @@ class Spans:
         if answer:
             self._uncosted.pop(answer, None)
             _keep(self._costed, answer, record.source)
-        cost = self._price(record)
+        self._write_cost(span, telling)
+
+    def _write_cost(self, span: ReadableSpan, telling: Telling | None) -> None:
+        cost = None if telling is None else self._price(telling.record)
         if cost is not None:
             attributes: dict[str, Any] = {}
             cost_attributes(cost, attributes)
