@@ -18,7 +18,7 @@ from spanledger.guard import failed, log
 from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.instrumentor import Instrumentation
 from spanledger.instrumentation.providers import PROVIDERS
-from spanledger.instrumentation.telemetry import Telemetry
+from spanledger.instrumentation.telemetry import SCOPE, Telemetry
 from spanledger.instrumentation.watching import call_here
 from spanledger.pricing.completion import Completion
 from spanledger.pricing.loader import Prices
@@ -227,8 +227,8 @@ def _read_spans_of(provider: Any) -> None:
         log.warning("The sampler of %s can't be wrapped: model spans it drops are not read.", type(provider).__name__)
         return
     inner.sampler = RecordUsage(inner.sampler)
-    for tracer in list(getattr(inner, "_tracers", {}).values()):  # made before: each has a sampler of its own
-        if hasattr(tracer, "sampler"):
+    for scope, tracer in list(getattr(inner, "_tracers", {}).items()):  # made before: each has a sampler of its own
+        if hasattr(tracer, "sampler") and scope.name != SCOPE:  # our calls are recorded without their spans
             tracer.sampler = inner.sampler
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, ParentBased, Sampler, SamplingResult
@@ -221,3 +221,26 @@ def test_an_unsampled_remote_parent_under_a_foreign_span_of_ours_is_still_one_ro
         provider.get_tracer(scope).start_span("chat gpt-4o", context=around, attributes=CHAT).end()
     assert ledger("source", "told_by") == [(SDK, '["pydantic-ai","opentelemetry.instrumentation.openai_v2"]')]
     assert exporter.get_finished_spans() == ()
+
+
+class Begun(SpanProcessor):
+    """The scopes of the spans that have begun."""
+
+    def __init__(self):
+        self.scopes = []
+
+    def on_start(self, span, parent_context=None):
+        self.scopes.append(span.instrumentation_scope.name)
+
+
+def test_a_call_of_our_own_that_is_not_sampled_is_recorded_without_a_span(provider, ledger):
+    from openai import OpenAI
+
+    begun, tracers = Begun(), TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    tracers.add_span_processor(begun)
+    spanledger.configure(tracer_provider=tracers)
+    with OpenAI(base_url=provider.base_url, api_key="unused") as client:
+        client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])
+    tracers.get_tracer(SDK).start_span("chat gpt-4o", attributes=CHAT).end()
+    assert ledger("source") == [("spanledger",), (SDK,)]
+    assert begun.scopes == [SDK]
