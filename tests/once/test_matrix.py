@@ -343,15 +343,3 @@ def test_the_token_metric_counts_each_token_once(cell, found):
     for _, kind, total in found["metrics"]["tokens"]:
         seen[kind] += total
     assert seen == right, found["metrics"]["tokens"]
-
-
-@pytest.mark.parametrize("whose", ["langfuse", "logfire"])
-def test_what_is_only_recorded_is_exported_by_no_processor_of_others(whose, tmp_path):
-    program = [programs_of("sdks") / "python", HERE / "unsampled.py", whose]
-    only_spans = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "*", "SPANLEDGER_STATE_DIR": str(tmp_path / "state")}
-    environ = {**os.environ, **only_spans}
-    done = subprocess.run(program, env=environ, capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["rows"], found["exported"]) == (found["truth"], [])
-    assert len(found["rows"]) == 3
