@@ -225,3 +225,12 @@ def test_what_hostile_spans_tell_a_ledger_takes(tmp_path):
     for row in rows:
         ledger.send([row])
     ledger.close()
+
+
+def test_what_langchain_says_of_itself_is_no_metadata():
+    attributes = {
+        "openinference.span.kind": "LLM",
+        "metadata": '{"ls_provider": "openai", "lc_versions": {"core": "1"}, "team": "support", "tenant": "acme"}',
+    }
+    record = read(ended(attributes), dialect_of("openinference.instrumentation.langchain")).record
+    assert (record.attribution.team, record.attribution.metadata) == ("support", {"tenant": "acme"})

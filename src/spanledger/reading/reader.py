@@ -221,7 +221,7 @@ def _attribution(values: Values, dialect: Dialect, in_force: Attribution) -> Att
             said[key] = value
     for start in dialect.properties:
         for name, value in values.attributes.items():
-            if name.startswith(start) and _is_said(value):
+            if name.startswith(start) and _is_said(name[len(start) :], value):
                 said.setdefault(name[len(start) :], _unquoted(value))
     if not said:
         return in_force
@@ -241,10 +241,13 @@ def _members(value: Any) -> Mapping[str, Any]:
             return {}
     if not isinstance(value, Mapping):
         return {}
-    return {str(name): each for name, each in value.items() if _is_said(each)}
+    return {str(name): each for name, each in value.items() if _is_said(str(name), each)}
 
 
-def _is_said(value: Any) -> bool:
+def _is_said(name: str, value: Any) -> bool:
+    """Whether it is something the application says; `ls_` and `lc_` is what LangChain says of itself."""
+    if name.startswith(("ls_", "lc_")):
+        return False
     return value not in (None, "", "null") and (type(value) is not int or abs(value) < _MOST_OF_AN_ID)
 
 
