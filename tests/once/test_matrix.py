@@ -118,6 +118,7 @@ UNSAID = {
     "bedrock-openinference": unsaid("reads it from whole answers only", "invoke_model_stream", "reasoning"),
     "bedrock-openllmetry": unsaid("does not read it from Claude's answer", INVOKES, "reasoning")
     | unsaid("reads it from whole answers only", "invoke_model_stream", "input", "cache_read", "cache_write"),
+    "openai-openlit": unsaid("reads it from Responses only", "chat chat_stream", "reasoning"),
     "google-official": unsaid("leaves out what tools take in", "generate generate_stream", "input"),
     "google-openllmetry": unsaid(
         "says the total, but not what of it tools and thoughts take",
@@ -216,7 +217,7 @@ def right_counts(usage):
         return counts(usage["inputTokens"] + read + write, usage["outputTokens"], read, write, None)
     if "cache_read_input_tokens" in usage:
         read, write = usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"]
-        thoughts = usage["output_tokens_details"]["thinking_tokens"]
+        thoughts = usage.get("output_tokens_details", {}).get("thinking_tokens")
         return counts(usage["input_tokens"] + read + write, usage["output_tokens"], read, write, thoughts)
     kinds = ("input", "output") if "input_tokens" in usage else ("prompt", "completion")
     given, answered = (usage.get(f"{kind}_tokens") for kind in kinds)
