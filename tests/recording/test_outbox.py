@@ -284,3 +284,11 @@ def test_a_ledger_of_a_later_version_is_left_alone_and_says_so(home, client, cap
     assert spanledger.flush(timeout=2) is False
     assert "version 99" in caplog.text
     assert Path(home / "ledger.db").stat().st_size < 10_000
+
+
+def test_a_row_that_nobody_settles_does_not_hold_up_the_others_for_ever(outbox):
+    now = time.time_ns()
+    outbox.append([Draft.of(row(1), now - 61 * 10**9), Draft.of(row(2), now + 2 * 10**9), Draft.of(row(3))])
+    assert outbox.waiting("memory", 10) == []
+    outbox.settle([])
+    assert [entry.row["source"] for entry in outbox.waiting("memory", 10)] == ["test 1"]

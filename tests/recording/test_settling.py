@@ -577,3 +577,11 @@ def test_a_span_around_two_attempts_is_of_the_one_with_its_counts():
 def test_records_of_our_own_with_one_span_id_are_as_many_calls():
     room = Room()
     assert room.tell(*(telling(OURS, trace_id="a" * 32, span_id="7" * 16) for _ in range(3))) == ["recorded"] * 3
+
+
+def test_a_merge_that_can_not_be_kept_leaves_the_record_as_it_was():
+    settling = Settling(lambda: True, Clock())
+    first = settling.admit(telling(SDK, response_id="r"))
+    settling.completed(first, first.record)
+    settling.abandon(settling.admit(telling(FRAMEWORK, response_id="r")))
+    assert settling.due(all_of_them=True) == [first.record]

@@ -89,30 +89,33 @@ class Call:
         self.tail: deque[Any] = deque(maxlen=plan.endpoint.kept)
         self.silent = silent
         """Whether somebody else makes the span of this call."""
-        around = trace.get_current_span()
-        others, operation = engine.others, plan.endpoint.operation
-        asked = server.provider, operation, self._model
-        claim = None if silent or others is None else others.claim(around, *asked)
-        self._claim = claim
-        self._borrowed = claim is not None
-        self._inside = None if others is None else others.enter(around if claim is None else claim.span)
-        self._around = None if self._inside is None else self._inside.span_id
-        self._placed: Any = None
         self.is_traced_inside = False
         """Whether somebody is expected to make its span while it lasts."""
-        self._measures = others is None or claim is not None or not others.measured(around, *asked)
+        self._placed: Any = None
         self._token: Any = None
-        self._span: Span = around
         self._own_span = True
-        if claim is not None:
-            self._span, self._measures, claim.so_far = claim.span, not claim.measured, self.so_far
-            self._context = otel_context.get_current()
-            if attribution is not NOBODY:
-                add_to(self._span, self._whose({}))
-        else:
-            self._open_span(around)
+        self._take_span(trace.get_current_span())
         self._started_ns = time.time_ns()
         self._t0 = time.perf_counter_ns()
+
+    def _take_span(self, around: Span) -> None:
+        """Write onto the span that somebody else has opened for this call, or open one."""
+        others = self._engine.others
+        asked = self._server.provider, self.plan.endpoint.operation, self._model
+        claim = None if self.silent or others is None else others.claim(around, *asked)
+        self._claim, self._borrowed = claim, claim is not None
+        if claim is not None:
+            self._measures, claim.so_far = not claim.measured, self.so_far
+            self._span: Span = claim.span
+            self._context = otel_context.get_current()
+            if self._attribution is not NOBODY:
+                add_to(self._span, self._whose({}))
+        else:
+            self._measures = others is None or not others.measured(around, *asked)
+            self._open_span(around)
+        # Last: what is around waits with its own telling until this call has ended.
+        self._inside = None if others is None else others.enter(self._span if self._borrowed else around)
+        self._around = None if self._inside is None else self._inside.span_id
 
     def _open_span(self, around: Span) -> None:
         name, attributes = self._start()

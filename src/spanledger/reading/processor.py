@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -44,8 +43,3 @@ class ReadingSpanProcessor(SpanProcessor):
     def shutdown(self) -> None:
         """Deliver what was read; the recorder lives on. Never raises."""
         self._flush(2.0)
-
-
-def is_ours(processor: Any) -> bool:
-    """Whether a span processor is one of ours."""
-    return isinstance(processor, ReadingSpanProcessor)

@@ -23,6 +23,7 @@ from spanledger.recording.files import Lease, private_directory, private_file
 
 VERSION: Final = 1
 _PAGE: Final = 4096
+_FORGOTTEN_NS: Final = 60 * 10**9
 _SCHEMA: Final = """
 CREATE TABLE records (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -138,11 +139,15 @@ class Outbox:
                 raise
 
     def settle(self, record_ids: Iterable[str]) -> None:
-        """These rows are final."""
+        """These rows are final, and those that nobody has settled for long: a row that isn't holds up all after it."""
         with self._lock, self._transaction() as connection:
             connection.executemany(
                 "UPDATE records SET settle_at = 0 WHERE record_id = ? AND settle_at > 0",
                 [(each,) for each in record_ids],
+            )
+            connection.execute(
+                "UPDATE records SET settle_at = 0 WHERE settle_at > 0 AND settle_at < ?",
+                (time.time_ns() - _FORGOTTEN_NS,),
             )
 
     def waiting(self, sink: str, most: int) -> list[Entry]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from spanledger.model import UsageRecord
@@ -57,8 +57,10 @@ class Outcome:
     """The record to keep; `None` where there is nothing to keep."""
     call: _Call | None = None
     """Where it may still change: by what it is found again."""
-    dropped: tuple[str, ...] = field(default=())
+    dropped: tuple[str, ...] = ()
     """Ids of records that are none any more: they turned out to be of the same call."""
+    before: UsageRecord | None = None
+    """The record of the call until now."""
 
 
 class Settling:
@@ -98,8 +100,8 @@ class Settling:
         if not call.tellings:
             return Outcome("late", dropped=dropped)
         call.tellings.append(telling)
-        call.record = merged(call.tellings, reason)
-        return Outcome("merged", call.record, call, dropped)
+        before, call.record = call.record, merged(call.tellings, reason)
+        return Outcome("merged", call.record, call, dropped, before)
 
     def completed(self, outcome: Outcome, record: UsageRecord) -> None:
         """The record of an outcome, with its service and price."""
@@ -110,9 +112,11 @@ class Settling:
                 call.tellings[0] = replace(call.tellings[0], record=record)
 
     def abandon(self, outcome: Outcome) -> None:
-        """The record of an outcome can't be made: it is not to be counted either."""
-        if outcome.call is not None:
-            outcome.call.tellings, outcome.call.record = [], None
+        """The record of an outcome can't be made: the call stays as it was before, or is not counted at all."""
+        call = outcome.call
+        if call is not None:
+            call.record = outcome.before
+            call.tellings = call.tellings[:-1] if outcome.before is not None else []
 
     def due(self, *, all_of_them: bool = False) -> list[UsageRecord]:
         """The records that are final now."""

@@ -227,7 +227,7 @@ class Writer:
         try:
             self._write()
             self._to_settle += [record.record_id for record in final]
-            if self._to_settle and self._outbox is not None:
+            if (self._to_settle or waited_for) and self._outbox is not None:
                 self._outbox.settle(self._to_settle)
                 self._to_settle = []
                 if self._delivery is not None:
@@ -250,7 +250,7 @@ class Writer:
         from spanledger.recording.outbox import Draft  # noqa: PLC0415  # with the first record
 
         outcome = self._settling.admit(telling)
-        if self._meters is not None and telling.rank < Rank.OURS:
+        if self._meters is not None and (telling.rank < Rank.OURS or outcome.name == "late"):
             self._meters.count(conventions.METRIC_SPANS, 1, {conventions.OUTCOME: outcome.name})
         if outcome.dropped and outcome.record is None:
             self._unwritten.append(Draft("", "", replaces=("", *outcome.dropped)))
