@@ -120,6 +120,7 @@ def attributes(groups: list[dict[str, Any]]) -> Iterator[str]:
     """The page of attributes."""
     registry = _group(groups, "registry.spanledger")["attributes"]
     on_span = set(_refs(_group(groups, "span.spanledger.genai.client")))
+    on_event = set(_refs(_group(groups, "event.spanledger.usage")))
     yield from (
         "# Attributes",
         "",
@@ -135,9 +136,15 @@ def attributes(groups: list[dict[str, Any]]) -> Iterator[str]:
         "",
         *_attribute_table(each for each in registry if each["id"] in on_span),
         "",
+        "## On log records",
+        "",
+        "The `otlp` sink sends each usage record as the event `spanledger.usage`, with the attributes above and these.",
+        "",
+        *_attribute_table(each for each in registry if each["id"] in on_event),
+        "",
         "## On metrics only",
         "",
-        *_attribute_table(each for each in registry if each["id"] not in on_span),
+        *_attribute_table(each for each in registry if each["id"] not in on_span | on_event),
         "",
         "## Values",
         "",

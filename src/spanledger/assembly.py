@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from spanledger.recording.meters import Meters
     from spanledger.recording.outbox import Outbox
     from spanledger.recording.recorder import Recorder
-    from spanledger.recording.sink import Sink
+    from spanledger.recording.sink import Poster, Sink
 
 
 @dataclass(slots=True)
@@ -395,7 +395,9 @@ def _instrumentation_of(engine: Engine) -> Instrumentation:
 
 
 def _sink_names(settings: Settings) -> list[str]:
-    return [*(["ledger"] if settings.ledger_url != "none" else []), *settings.sinks]
+    from spanledger.export.sinks.table import usable  # noqa: PLC0415
+
+    return [*(["ledger"] if settings.ledger_url != "none" else []), *usable(settings)]
 
 
 def _outbox(settings: Settings) -> Outbox:
@@ -420,7 +422,7 @@ def bring_home(settings: Settings, timeout: float) -> None:
 
 
 def delivery_of(
-    settings: Settings, sinks: Sequence[Sink], count: Callable[..., None], complete: Callable[[Any], Any]
+    settings: Settings, sinks: Sequence[Sink | Poster], count: Callable[..., None], complete: Callable[[Any], Any]
 ) -> Delivery:
     """A delivery for these sinks over the outbox directory of the settings."""
     from spanledger.recording.delivery import Delivery  # noqa: PLC0415
@@ -435,16 +437,12 @@ def delivery_of(
     )
 
 
-def _sink(name: str, settings: Settings) -> Sink:
+def _sink(name: str, settings: Settings) -> Sink | Poster:
     if name == "ledger":
         return ledger_of(settings)
-    if name == "usage_api":
-        from spanledger.export.sinks.usage_api import UsageApiSink  # noqa: PLC0415
+    from spanledger.export.sinks.table import sink_of  # noqa: PLC0415
 
-        return UsageApiSink(settings.usage_api_url, debug=settings.debug)
-    from spanledger.export.sinks.lines import ConsoleSink, JsonlSink  # noqa: PLC0415
-
-    return JsonlSink(settings.jsonl_path) if name == "jsonl" else ConsoleSink()
+    return sink_of(name, settings)
 
 
 def ledger_of(settings: Settings) -> Sink:

@@ -88,6 +88,7 @@ COST_SOURCE: Final = "spanledger.cost.source"
 COST_STATUS: Final = "spanledger.cost.status"
 COST_BASIS: Final = "spanledger.cost.basis"
 COST_LOCAL: Final = "spanledger.cost.local"
+COST_PUSD: Final = "spanledger.cost.pico_usd"
 COST_PARTS: Final = {
     "input": "spanledger.cost.input",
     "cache_read": "spanledger.cost.cache_read",
@@ -121,6 +122,10 @@ REASON: Final = "reason"
 SINK: Final = "sink"
 METHOD: Final = "spanledger.method"
 OUTCOME: Final = "spanledger.outcome"
+RECORD_ID: Final = "spanledger.record.id"
+DURATION_MS: Final = "spanledger.duration_ms"
+FIRST_CHUNK_MS: Final = "spanledger.time_to_first_chunk_ms"
+WEIGHT: Final = "spanledger.weight"
 
 # Metrics: name, unit, what it says.
 TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105  # an attribute name

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
 
 from spanledger.guard import log
 
-SINKS: Final = ("usage_api", "jsonl", "console")
+SINKS: Final = ("usage_api", "tokentally", "openmeter", "otlp", "jsonl", "console")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,14 @@ class Settings:
     debug: bool
     chunk_histogram: bool
     usage_api_url: str
+    usage_api_headers: Mapping[str, str]
+    usage_api_totals: bool
+    tokentally_api_key: str | None
+    tokentally_base_url: str
+    openmeter_url: str | None
+    openmeter_api_key: str | None
     jsonl_path: Path
+    jsonl_max_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +63,8 @@ class Setting:
     default: Any
     """A value, or a function of the settings read so far."""
     help: str
+    secret: bool = False
+    """Whether its value is never shown."""
 
 
 def _flag(text: str) -> bool:
@@ -110,6 +120,24 @@ def _ledger_url(text: str) -> str:
     if url == "none" or url.startswith("sqlite:///"):
         return url
     raise ValueError("expected sqlite:///relative.db, sqlite:////absolute.db, env:NAME or none")
+
+
+def _headers(text: str) -> dict[str, str]:
+    """As in OTEL_EXPORTER_OTLP_HEADERS: comma-separated `name=value`, the value percent-encoded where need be."""
+    found = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        name, sign, value = pair.partition("=")
+        if not sign or not name.strip():
+            raise ValueError("expected name=value,name=value")
+        found[name.strip()] = unquote(value.strip())
+    return found
+
+
+def _address(text: str) -> str:
+    parts = urlsplit(text.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected an http or https address")
+    return text.strip()
 
 
 def _home(text: str) -> Path:
@@ -266,9 +294,54 @@ TABLE: Final = (
     Setting(
         name="usage_api_url",
         env=("LEXIA_API_BASE_URL",),
-        parse=str,
+        parse=_address,
         default="http://localhost",
         help="Base URL of the `usage_api` sink.",
+    ),
+    Setting(
+        name="usage_api_headers",
+        env=("SPANLEDGER_USAGE_API_HEADERS",),
+        parse=_headers,
+        default={},
+        help="Headers of the `usage_api` sink, as `x-tenant=acme,authorization=Bearer%20…`.",
+        secret=True,
+    ),
+    Setting(
+        name="usage_api_totals",
+        env=("SPANLEDGER_USAGE_API_TOTALS",),
+        parse=_flag,
+        default=False,
+        help="Send `total` rows to the usage API as well. Whoever sums its rows counts every token twice then.",
+    ),
+    Setting(
+        name="tokentally_api_key",
+        env=("TOKENTALLY_API_KEY",),
+        parse=str,
+        default=None,
+        help="API key of the `tokentally` sink.",
+        secret=True,
+    ),
+    Setting(
+        name="tokentally_base_url",
+        env=("TOKENTALLY_BASE_URL",),
+        parse=_address,
+        default="https://api.tokentally.io",
+        help="Base URL of the `tokentally` sink.",
+    ),
+    Setting(
+        name="openmeter_url",
+        env=("OPENMETER_URL",),
+        parse=_address,
+        default=None,
+        help="Base URL of the `openmeter` sink.",
+    ),
+    Setting(
+        name="openmeter_api_key",
+        env=("OPENMETER_API_KEY",),
+        parse=str,
+        default=None,
+        help="API key of the `openmeter` sink.",
+        secret=True,
     ),
     Setting(
         name="jsonl_path",
@@ -276,6 +349,13 @@ TABLE: Final = (
         parse=_home,
         default=lambda read: read["state_dir"] / "usage.jsonl",
         help="File of the `jsonl` sink. Default `<state_dir>/usage.jsonl`.",
+    ),
+    Setting(
+        name="jsonl_max_bytes",
+        env=("SPANLEDGER_JSONL_MAX_BYTES",),
+        parse=_positive(int),
+        default=64 * 2**20,
+        help="Size at which that file is renamed to `….1`; ten are kept.",
     ),
 )
 
@@ -302,12 +382,15 @@ def _read(row: Setting, given: Mapping[str, Any], environ: Mapping[str, str], re
         try:
             return row.parse(_text(value))
         except (ValueError, OverflowError) as error:
-            log.warning("%s is not usable (%s); %s stays at its default, %s.", name, error, row.name, _shown(default))
+            shown = "none" if row.secret else _shown(default)
+            log.warning("%s is not usable (%s); %s stays at its default, %s.", name, error, row.name, shown)
             return default
     return default
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={quote(str(each))}" for name, each in value.items())
     if isinstance(value, (list, tuple, set, frozenset)):
         return ",".join(str(each) for each in value)
     return str(value)

@@ -9,7 +9,8 @@ import pytest
 
 import spanledger
 from spanledger.export.formats.usage_api import bodies, plain_usd
-from spanledger.export.sinks.usage_api import UsageApiSink, seconds
+from spanledger.export.sinks.http import seconds
+from spanledger.export.sinks.usage_api import UsageApiSink
 from spanledger.recording.sink import SinkError
 
 
@@ -58,6 +59,13 @@ ROW = {
 }  # fmt: skip
 
 
+def post(sink):
+    try:
+        sink.post(sink.parts(ROW)[0], "key")
+    finally:
+        sink.close()
+
+
 def test_a_record_is_one_body_for_each_token_type_and_every_value_is_text():
     assert list(bodies(ROW)) == [
         {"message_id": "m1", "type": "prompt", "token": "150", "cost": "0.000375"},
@@ -96,17 +104,15 @@ def test_calls_arrive_at_the_api_with_their_message_off_the_call_path(api, provi
     assert len({headers["Idempotency-Key"] for _, _, headers in api.requests}) == 2
 
 
-def test_what_was_taken_before_a_failure_is_not_sent_again(api):
-    api.answers = [(200, {}), (503, {"Retry-After": "7"})]
-    sink = UsageApiSink(api.url)
-    with pytest.raises(SinkError) as error:
-        sink.send([ROW, {**ROW, "record_id": "r2", "message_id": "m2"}])
-    assert (error.value.permanent, error.value.retry_after, error.value.taken) == (False, 7.0, 0)
-    sink.send([ROW, {**ROW, "record_id": "r2", "message_id": "m2"}])
-    assert [(body["message_id"], body["type"]) for body in api.bodies] == [
-        ("m1", "prompt"), ("m1", "completion"), ("m1", "completion"), ("m2", "prompt"), ("m2", "completion"),
-    ]  # fmt: skip
-    sink.close()
+def test_totals_are_sent_only_where_they_are_asked_for():
+    assert [body["type"] for body in bodies(ROW)] == ["prompt", "completion"]
+    row = {**ROW, "cost_pusd": 1_125_000_000}
+    assert list(bodies(row, totals=True))[-1] == {
+        "message_id": "m1",
+        "type": "total",
+        "token": "225",
+        "cost": "0.001125",
+    }
 
 
 @pytest.mark.parametrize(
@@ -116,7 +122,7 @@ def test_what_was_taken_before_a_failure_is_not_sent_again(api):
 def test_a_refusal_is_permanent_only_where_the_row_is_to_blame(api, status, permanent):
     api.answers = [(status, {})]
     with pytest.raises(SinkError, match=str(status)) as error:
-        UsageApiSink(api.url).send([ROW])
+        post(UsageApiSink(api.url))
     assert error.value.permanent is permanent
 
 
@@ -125,7 +131,7 @@ def test_a_redirect_is_neither_followed_nor_a_success(api, status):
     elsewhere = Api()
     api.answers = [(status, {"location": elsewhere.url})]
     with pytest.raises(SinkError, match="redirect") as error:
-        UsageApiSink(api.url, headers={"x-tenant": "acme"}).send([ROW])
+        post(UsageApiSink(api.url, headers={"x-tenant": "acme"}))
     assert (error.value.permanent, elsewhere.requests) == (False, [])
     elsewhere.shutdown()
     elsewhere.server_close()
@@ -134,7 +140,7 @@ def test_a_redirect_is_neither_followed_nor_a_success(api, status):
 def test_nobody_listening_keeps_the_records_pending_and_the_call_never_waits(provider, telemetry, ledger, home):
     from openai import OpenAI
 
-    from spanledger.recording.outbox import survey
+    from spanledger.recording.survey import survey
 
     spanledger.configure(
         tracer_provider=telemetry.tracer_provider, sinks="usage_api", usage_api_url="http://127.0.0.1:9"

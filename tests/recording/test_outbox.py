@@ -15,8 +15,9 @@ from spanledger.guard import failures
 from spanledger.model import UsageRecord, at, record_id_at, row_of
 from spanledger.recording.delivery import Delivery
 from spanledger.recording.files import Lease, UnsafePathError, private_directory
-from spanledger.recording.outbox import Draft, Outbox, OutboxFullError, survey
+from spanledger.recording.outbox import Draft, Outbox, OutboxFullError
 from spanledger.recording.sink import SinkError
+from spanledger.recording.survey import quarantined, survey
 from spanledger.testing import MemorySink
 
 
@@ -201,14 +202,15 @@ def test_only_one_of_two_adopters_gets_a_file(tmp_path):
     assert list(directory.iterdir()) == []
 
 
-def test_a_file_of_rubbish_is_left_as_it_is_and_disturbs_nobody(home, client, ledger):
+def test_a_file_of_rubbish_is_put_aside_and_disturbs_nobody(home, client, ledger):
     rubbish = home / "outbox" / "rubbish.db"
     private_directory(home)
     private_directory(home / "outbox")
     rubbish.write_bytes(b"not a database" * 1000)
     client.embeddings.create(model="text-embedding-3-small", input="x")
     assert len(ledger()) == 1
-    assert rubbish.read_bytes() == b"not a database" * 1000
+    (kept,) = quarantined(home / "outbox")
+    assert kept.read_bytes() == b"not a database" * 1000
 
 
 HOLDER = """

@@ -15,7 +15,7 @@ from spanledger.instrumentation.providers import PROVIDERS
 from spanledger.instrumentation.spec import Provider
 from spanledger.ledger.sqlite import open_for_reading, path_of
 from spanledger.recording.files import private_directory
-from spanledger.recording.outbox import survey
+from spanledger.recording.survey import survey
 from spanledger.settings import Settings
 from spanledger.version import __version__
 

@@ -41,6 +41,15 @@ def private_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_directory(path: Path) -> None:
+    """Bring the names of the files in a directory to the disk. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Lease:
     """An exclusive lock on a file, held by this process until `release` or its death, however it dies."""
 

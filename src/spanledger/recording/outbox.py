@@ -1,8 +1,10 @@
 """One SQLite file per process, in which every record waits until each sink has taken it.
 
 WAL, full sync, one connection per file. Rows are numbered; each sink has a cursor, and a row goes when every cursor of
-its file has passed it. The process holds a lease on its file, so that a file without one belongs to nobody and can be
-adopted by whoever is alive.
+its file has passed it. For a sink a row is *pending* (after its cursor), *leased* (in a batch that was sent and not
+answered yet; what is in that batch never changes), *delivered* (before its cursor) or *dead* (refused for good, kept
+with the reason). The process holds a lease on its file, so that a file without one belongs to nobody and can be adopted
+by whoever is alive.
 """
 
 from __future__ import annotations
@@ -13,15 +15,18 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from spanledger.recording.files import Lease, private_directory, private_file
+from spanledger.model import COLUMNS
+from spanledger.recording.files import Lease, private_directory, private_file, sync_directory
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""Of the file. Files of every earlier version are brought to it when they are adopted."""
+_ROW_VERSION: Final = 1
 _PAGE: Final = 4096
 _FORGOTTEN_NS: Final = 60 * 10**9
 _SCHEMA: Final = """
@@ -33,14 +38,47 @@ CREATE TABLE records (
   body TEXT NOT NULL
 );
 CREATE INDEX unsettled ON records (record_id) WHERE settle_at > 0;
-CREATE TABLE cursors (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE cursors (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL, leased INTEGER NOT NULL DEFAULT 0,
+  parts INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0, reason TEXT) WITHOUT ROWID;
 CREATE TABLE dead (seq INTEGER, sink TEXT, reason TEXT NOT NULL, died_at INTEGER NOT NULL, body TEXT NOT NULL,
   PRIMARY KEY (seq, sink)) WITHOUT ROWID;
 """
+_MIGRATIONS: Final = {
+    1: (
+        "ALTER TABLE cursors ADD COLUMN leased INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE cursors ADD COLUMN parts INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE cursors ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE cursors ADD COLUMN reason TEXT",
+    )
+}
+"""Version of a file → what makes it one of the next version."""
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_NOTHING: Final = dict.fromkeys(COLUMNS)
+
+
+_WAITING: Final = (
+    "SELECT seq, crc, body FROM records, (SELECT seq AS taken, leased FROM cursors WHERE sink = ?1)"
+    " WHERE seq > taken AND seq < coalesce((SELECT min(seq) FROM records WHERE settle_at > 0), 9223372036854775807)"
+    " AND (leased <= taken OR seq <= leased) ORDER BY seq LIMIT ?2"
+)
+_TAKEN: Final = "UPDATE cursors SET seq = max(seq, ?), parts = 0, attempts = 0, reason = NULL WHERE sink = ?"
+_GONE: Final = "DELETE FROM records WHERE seq <= (SELECT min(seq) FROM cursors)"
 
 
 class OutboxFullError(Exception):
     """The file has reached its bound; what is in it stays, new records are refused."""
+
+
+class OutboxVersionError(Exception):
+    """The file was made by a later version of spanledger."""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error says that the file itself is broken, rather than that it can't be reached now."""
+    if not isinstance(error, sqlite3.DatabaseError):
+        return False
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _DAMAGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +95,8 @@ class Draft:
     @classmethod
     def of(cls, row: dict[str, Any], settle_at: int = 0, replaces: tuple[str, ...] = ()) -> Draft:
         """The draft of a row. Raises `ValueError` for what JSON has no word for."""
-        body = json.dumps({"v": VERSION, **row}, separators=(",", ":"), allow_nan=False)
+        known = {"v": _ROW_VERSION, **{name: value for name, value in row.items() if value is not None}}
+        body = json.dumps(known, separators=(",", ":"), allow_nan=False)
         return cls(row["record_id"], body, settle_at, replaces)
 
 
@@ -69,13 +108,48 @@ class Entry:
     row: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a sink is with a file."""
+
+    seq: int
+    leased: int
+    """Up to where the batch goes that was sent and not answered; at most `seq` if there is none."""
+    parts: int
+    """How many requests of the record after `seq` were accepted."""
+    attempts: int
+    """Failed attempts since the last success."""
+    reason: str | None
+    """What the last one failed of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What could be read of a damaged file: cursors by sink, whole rows of `records` and of `dead`."""
+
+    cursors: Mapping[str, int]
+    rows: Sequence[tuple[int, str, int, str]]
+    """`seq, record_id, crc, body`."""
+    dead: Sequence[tuple[Any, ...]]
+    damaged: int
+    """Rows that were there and can't be read."""
+
+    @classmethod
+    def of(cls, cursors: Mapping[str, int], bodies: Sequence[str]) -> Saved:
+        """These bodies, numbered anew."""
+        rows = [(number, _id_in(body), _crc(body), body) for number, body in enumerate(bodies, 1)]
+        return cls(cursors, rows, (), 0)
+
+
 class Outbox:
     """The outbox file of one process. Thread-safe. Methods raise `OSError` or `sqlite3.Error`."""
 
-    def __init__(self, path: Path, lease: Lease, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, lease: Lease, connection: sqlite3.Connection, *, full_sync: bool = True) -> None:
         self.path = path
+        self.closed = False
         self._lease = lease
         self._connection = connection
+        self._full_sync = full_sync
         self._lock = threading.Lock()
 
     @classmethod
@@ -93,26 +167,46 @@ class Outbox:
             connection.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
-            connection.executemany("INSERT INTO cursors VALUES (?, 0)", [(sink,) for sink in sinks])
+            connection.executemany("INSERT INTO cursors (sink, seq) VALUES (?, 0)", [(sink,) for sink in sinks])
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute(f"PRAGMA max_page_count = {max(16, max_bytes // _PAGE)}")
-        return cls(path, lease, connection)
+        for each in (directory, directory.parent):  # or a power cut may take the file's name with it
+            sync_directory(each)
+        return cls(path, lease, connection, full_sync=full_sync)
+
+    @classmethod
+    def of_saved(cls, directory: Path, saved: Saved) -> Outbox:
+        """A new file with what was saved of a damaged one, as far as each sink was with it. It takes no new rows."""
+        made = cls.create(directory, (), full_sync=True, max_bytes=2**40)
+        with made._transaction() as connection:  # noqa: SLF001  # it is one of us
+            connection.executemany("INSERT INTO cursors (sink, seq) VALUES (?, ?)", saved.cursors.items())
+            connection.executemany(
+                "INSERT INTO records (seq, record_id, settle_at, crc, body) VALUES (?, ?, 0, ?, ?)", saved.rows
+            )
+            connection.executemany("INSERT INTO dead VALUES (?, ?, ?, ?, ?)", saved.dead)
+        return made
 
     @classmethod
     def adopt(cls, path: Path) -> Outbox | None:
-        """The file of a dead process, `None` if its owner lives or somebody else was first."""
+        """The file of a dead process, `None` if its owner lives or somebody else was first.
+
+        Raises `OutboxVersionError` for one of a later version, `sqlite3.DatabaseError` for a damaged one.
+        """
         lease = Lease(path.with_suffix(".lock"))
         if not lease.acquire():
             return None
         if not path.exists():  # drained and removed between the listing and the lease
             lease.release(remove=True)
             return None
+        connection = None
         try:
             connection = _connect(path, full_sync=True)
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            version = _brought_up_to_date(connection)
             if version:  # nobody is left who could tell more of its records
                 connection.execute("UPDATE records SET settle_at = 0 WHERE settle_at > 0")
-        except sqlite3.Error:
+        except (sqlite3.Error, OutboxVersionError):
+            if connection is not None:
+                connection.close()
             lease.release()
             raise
         if version == 0:  # its process died before the first commit: there is nothing in it
@@ -131,7 +225,7 @@ class Outbox:
                         continue
                     connection.execute(
                         "INSERT INTO records (record_id, settle_at, crc, body) VALUES (?, ?, ?, ?)",
-                        (draft.record_id, draft.settle_at, zlib.crc32(draft.body.encode()), draft.body),
+                        (draft.record_id, draft.settle_at, _crc(draft.body), draft.body),
                     )
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
@@ -156,59 +250,130 @@ class Outbox:
         A row whose checksum is wrong is put aside as dead.
         """
         with self._lock:
-            found = self._connection.execute(
-                "SELECT seq, crc, body FROM records WHERE seq > (SELECT seq FROM cursors WHERE sink = ?1) AND seq <"
-                " coalesce((SELECT min(seq) FROM records WHERE settle_at > 0), 9223372036854775807)"
-                " ORDER BY seq LIMIT ?2",
-                (sink, most),
-            ).fetchall()
+            found = [] if self.closed else self._connection.execute(_WAITING, (sink, most)).fetchall()
         entries = []
         for seq, crc, body in found:
-            if zlib.crc32(body.encode("utf-8", "surrogatepass")) != crc:
+            if _crc(body) != crc:
                 self.bury(sink, seq, "the row is damaged: its checksum is wrong", body)
                 continue
-            entries.append(Entry(seq, json.loads(body)))
+            entries.append(Entry(seq, {**_NOTHING, **json.loads(body)}))
         if found and not entries:
             self.taken(sink, found[-1][0])
             return self.waiting(sink, most)
         return entries
 
-    def taken(self, sink: str, seq: int) -> None:
-        """This sink has everything up to `seq`; what all sinks of the file have goes."""
+    def lease(self, sink: str, seq: int) -> None:
+        """Everything up to `seq` is being sent as one batch: until it is answered, `waiting` gives just that."""
         with self._lock, self._transaction() as connection:
-            connection.execute("UPDATE cursors SET seq = max(seq, ?) WHERE sink = ?", (seq, sink))
-            connection.execute("DELETE FROM records WHERE seq <= (SELECT min(seq) FROM cursors)")
+            connection.execute("UPDATE cursors SET leased = ? WHERE sink = ?", (seq, sink))
+
+    def cursor(self, sink: str) -> Cursor:
+        """How far this sink is. Raises `LookupError` if the file is not meant for it."""
+        with self._lock:
+            found = self._connection.execute(
+                "SELECT seq, leased, parts, attempts, reason FROM cursors WHERE sink = ?", (sink,)
+            ).fetchone()
+        if found is None:
+            raise LookupError(sink)
+        return Cursor(*found)
+
+    def taken(self, sink: str, seq: int, *, synced: bool = True) -> None:
+        """This sink has everything up to `seq`; what all sinks of the file have goes.
+
+        Without `synced` it holds against the death of the process; a power cut may undo it, never more than that.
+        """
+        with self._lock, self._syncing(synced), self._transaction() as connection:
+            connection.execute(_TAKEN, (seq, sink))
+            connection.execute(_GONE)
+
+    def part_taken(self, sink: str, parts: int) -> None:
+        """This sink has accepted so many requests of the record after its cursor. Not synced, as `taken` without."""
+        with self._lock, self._syncing(False), self._transaction() as connection:
+            connection.execute("UPDATE cursors SET parts = ? WHERE sink = ?", (parts, sink))
+
+    def failed(self, sink: str, reason: str) -> None:
+        """Another attempt to send to this sink has failed: for those who look from outside."""
+        with self._lock, self._transaction() as connection:
+            connection.execute(
+                "UPDATE cursors SET attempts = attempts + 1, reason = ? WHERE sink = ?", (reason[:500], sink)
+            )
 
     def bury(self, sink: str, seq: int, reason: str, body: str) -> None:
         """Put one row aside: this sink will never take it."""
         with self._lock, self._transaction() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO dead VALUES (?, ?, ?, ?, ?)", (seq, sink, reason[:500], time.time_ns(), body)
+                "INSERT INTO dead VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (seq, sink) DO UPDATE SET reason = dead.reason || '; ' || excluded.reason",
+                (seq, sink, reason[:500], time.time_ns(), body),
             )
+
+    def exhume(self, sink: str, seqs: Iterable[int]) -> None:
+        """Rows that were put aside are somewhere else now."""
+        with self._lock, self._transaction() as connection:
+            connection.executemany("DELETE FROM dead WHERE sink = ? AND seq = ?", [(sink, seq) for seq in seqs])
 
     def sinks(self) -> tuple[str, ...]:
         """The sinks this file's rows are meant for."""
         with self._lock:
             return tuple(name for (name,) in self._connection.execute("SELECT sink FROM cursors ORDER BY sink"))
 
-    def pending(self) -> int:
-        """How many rows some sink has not taken yet."""
+    def pending(self, sinks: Iterable[str] | None = None) -> int:
+        """How many rows some sink, or one of these sinks, has not taken yet."""
         with self._lock:
-            return _count(self._connection, "records")
+            if self.closed:
+                return 0
+            if sinks is None:
+                return _count(self._connection, "records")
+            words = tuple(sinks)
+            (number,) = self._connection.execute(
+                "SELECT count(*) FROM records WHERE seq >"
+                f" (SELECT min(seq) FROM cursors WHERE sink IN ({', '.join('?' * len(words))}))",
+                words,
+            ).fetchone()
+            return int(number)
 
     def close(self) -> None:
         """Close the file; an empty one goes."""
         with self._lock:
-            empty = not _count(self._connection, "records") and not _count(self._connection, "dead")
+            if self.closed:
+                return
+            self.closed = True
+            try:
+                empty = not _count(self._connection, "records") and not _count(self._connection, "dead")
+            except sqlite3.Error:
+                empty = False
             self._connection.close()
             if empty:
                 _remove(self.path)
             self._lease.release(remove=empty)
 
-    def forget(self) -> sqlite3.Connection:
-        """In a forked child: let go without touching the parent's file. The connection must be kept, never closed."""
+    def abandon(self) -> None:
+        """The file is damaged: let go of it, so that whoever adopts it saves what can be read."""
+        with self._lock:
+            if not self.closed:
+                self.closed = True
+                self._connection.close()
+                self._lease.release()
+
+    def checkpoint(self) -> None:
+        """Bring everything from the write-ahead log into the file itself."""
+        with self._lock:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's file, which must be kept: SQLite forbids closing it here."""
+        self.closed = True
         self._lease.forget()
-        return self._connection
+
+    @contextmanager
+    def _syncing(self, synced: bool) -> Iterator[None]:
+        if not synced:
+            self._connection.execute(_synchronous(full=False))
+        try:
+            yield
+        finally:
+            if not synced:
+                self._connection.execute(_synchronous(full=self._full_sync))
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._connection)
@@ -236,8 +401,39 @@ def _connect(path: Path, *, full_sync: bool) -> sqlite3.Connection:
         f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=5
     )
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {'FULL' if full_sync else 'NORMAL'}")
+    connection.execute(_synchronous(full=full_sync))
     return connection
+
+
+def _synchronous(*, full: bool) -> str:
+    return f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}"
+
+
+def _brought_up_to_date(connection: sqlite3.Connection) -> int:
+    """The version of the file, after migrating it; 0 if there is nothing in it."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise OutboxVersionError(f"it is of version {version}, this spanledger knows {VERSION}; upgrade spanledger")
+    for number in range(version, VERSION) if version else ():
+        with _Transaction(connection):
+            for statement in _MIGRATIONS[number]:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number + 1}")
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if verdict != "ok" or (tables and not version):
+        error = sqlite3.DatabaseError(verdict)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+    return int(version)
+
+
+def _crc(body: str) -> int:
+    return zlib.crc32(body.encode("utf-8", "surrogatepass"))
+
+
+def _id_in(body: str) -> str:
+    return str(json.loads(body)["record_id"])
 
 
 def _count(connection: sqlite3.Connection, table: str) -> int:
@@ -258,40 +454,3 @@ def _remove(path: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             Path(f"{path}{suffix}").unlink()
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxState:
-    """What a look from outside says of an outbox file."""
-
-    path: Path
-    owner_alive: bool
-    pending: int
-    dead: int
-    reasons: tuple[str, ...] = ()
-
-
-def survey(directory: Path) -> list[OutboxState]:
-    """Look at every outbox file without changing one. Raises `sqlite3.Error` for a file that can't be read."""
-    states = []
-    for path in sorted(directory.glob("*.db")) if directory.is_dir() else []:
-        lease = Lease(path.with_suffix(".lock"))
-        alive = not lease.acquire()
-        if not alive:
-            lease.release()
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2)) as connection:
-            try:
-                reasons = connection.execute("SELECT DISTINCT sink || ': ' || reason FROM dead LIMIT 5").fetchall()
-                states.append(
-                    OutboxState(
-                        path,
-                        alive,
-                        _count(connection, "records"),
-                        _count(connection, "dead"),
-                        tuple(text for (text,) in reasons),
-                    )
-                )
-            except sqlite3.OperationalError as error:
-                if "no such table" not in str(error):
-                    raise
-    return states

@@ -21,8 +21,6 @@ from spanledger.recording.settling import WINDOW, Settling
 from spanledger.recording.telling import Rank, Telling
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from spanledger.recording.delivery import Delivery
     from spanledger.recording.meters import Meters
     from spanledger.recording.outbox import Draft, Outbox
@@ -144,17 +142,17 @@ class Writer:
         return done and not self._unwritten
 
     def _close(self) -> None:
-        if self._delivery is not None:
-            self._delivery.release()
-        if self._outbox is not None:
+        free = self._delivery is None or self._delivery.release()
+        if self._outbox is not None and free:
             self._outbox.close()
-            self._outbox = None
+        self._outbox = None
 
     def forget(self) -> None:
-        """In a forked child: the thread, the queue and the file are the parent's."""
+        """In a forked child: the threads, the queue, the file and every connection are the parent's."""
         self._stopped = True
+        inherited.append(self)
         if self._outbox is not None:
-            inherited.append(self._outbox.forget())
+            self._outbox.forget()
 
     def _start(self) -> None:
         if not self._lock.acquire(blocking=False):
@@ -165,7 +163,7 @@ class Writer:
             # Whatever our threads need is imported here, by the caller: a fork in the middle of an import on another
             # thread leaves the child with half a module.
             self._meters = self._make_meters()
-            self._delivery = self._plan.delivery(self._meters.count)
+            self._delivery = self._plan.delivery(self._meters.count) if self._plan.outbox is not None else None
             thread = threading.Thread(target=self._run, name="spanledger-writer", daemon=True)
             _drain_with_multiprocessing(self)
             self._thread = thread
@@ -271,31 +269,44 @@ class Writer:
             self._unpriced.append(record)
 
     def _write(self) -> None:
-        from spanledger.recording.outbox import OutboxFullError  # noqa: PLC0415  # with the first record
+        from spanledger.recording.outbox import OutboxFullError, is_damage  # noqa: PLC0415  # with the first record
 
         if self._plan.outbox is None:
             self._unwritten.clear()
             return
         if not self._unwritten:
             return
-        if self._outbox is None:
-            self._outbox = self._plan.outbox()
-            if self._delivery is not None:
-                self._delivery.serve(self._outbox)
         drafts, count = self._unwritten, sum(not draft.replaces for draft in self._unwritten)
         try:
-            self._outbox.append(drafts)
+            self._open_outbox().append(drafts)
         except OutboxFullError:
             self._lose("outbox_full", count)
             if not self._full:
                 log.error("The outbox is full: new records are refused and counted until a sink takes some.")
             self._full = True
+        except Exception as error:
+            if is_damage(error) and self._outbox is not None:
+                log.error("The outbox file %s is damaged (%s); records go to a new one.", self._outbox.path, error)
+                self._outbox.abandon()
+                self._open_outbox().append(drafts)
+                self.committed += count
+            else:
+                raise
         else:
             self._full = False
             self.committed += count
         self._unwritten = []
         if self._delivery is not None:
             self._delivery.wake(count)
+
+    def _open_outbox(self) -> Outbox:
+        """This process's outbox, a new one where there is none or the last one was damaged."""
+        if self._outbox is None or self._outbox.closed:
+            assert self._plan.outbox is not None  # noqa: S101  # `_write` asks before
+            self._outbox = self._plan.outbox()
+            if self._delivery is not None:
+                self._delivery.serve(self._outbox)
+        return self._outbox
 
     def _outbox_unavailable(self, error: Exception) -> None:
         surplus = len(self._unwritten) - MOST_KEPT_IN_MEMORY
@@ -340,12 +351,16 @@ class Writer:
         return self._outbox.pending() if self._outbox is not None else 0
 
 
-inherited: list[sqlite3.Connection] = []
-"""Connections of a parent process: SQLite forbids using or closing them here."""
+inherited: list[Writer] = []
+"""Writers of a parent process, kept for ever: SQLite and PostgreSQL forbid closing their connections here."""
 
 
 def _drain_with_multiprocessing(process: Writer) -> None:
-    """Children of multiprocessing leave by `os._exit`, past atexit; they do run multiprocessing's own finalizers."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.Finalize(None, process.stop, args=(EXIT_WAIT,), exitpriority=100)
+    """Children of multiprocessing leave by `os._exit`, past atexit; they do run multiprocessing's own finalizers.
+
+    So do those of billiard, Celery's edition of it.
+    """
+    for name in ("multiprocessing.util", "billiard.util"):
+        util = sys.modules.get(name)
+        if util is not None:
+            util.Finalize(None, process.stop, args=(EXIT_WAIT,), exitpriority=100)

@@ -1,8 +1,8 @@
 """The usage API (`POST {base}/api/internal/v1/usages`): one row per token type, every value a string.
 
 Wire format: the `lexia` package 1.2.13. Its types are `prompt`, `completion`, `function_call`, `tool_usage` and
-`total`; cache and reasoning tokens have none, they are inside the first two. `total` rows are not sent, for whoever
-sums the rows would count everything twice.
+`total`; cache and reasoning tokens have none, they are inside the first two. `total` rows are sent only where they are
+asked for, for whoever sums the rows counts everything twice then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TYPES: Final = (("prompt", "input_tokens", _INPUT_BUCKETS), ("completion", "outp
 """Type on the wire ← our count, and the buckets whose cost goes with it."""
 
 
-def bodies(row: Row) -> Iterator[dict[str, str]]:
+def bodies(row: Row, *, totals: bool = False) -> Iterator[dict[str, str]]:
     """The requests for one record: one for each token type it reports, and one for tools and searches it paid for."""
     metadata = json.loads(row.get("metadata") or "{}")
     breakdown: dict[str, int] = json.loads(row.get("cost_breakdown") or "{}")
@@ -37,6 +37,9 @@ def bodies(row: Row) -> Iterator[dict[str, str]]:
     rest = {name: amount for name, amount in breakdown.items() if name not in spoken and amount}
     if rest:
         yield _body(message, "tool_usage", row.get("web_searches") or 0, sum(rest.values()), label)
+    counts = [row[field] for _, field, _ in TYPES if row.get(field) is not None]
+    if totals and counts:
+        yield _body(message, "total", sum(counts), row.get("cost_pusd"), label)
 
 
 def _body(message: str, kind: str, count: int, pico: int | None, label: object) -> dict[str, str]:
