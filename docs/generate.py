@@ -1,4 +1,4 @@
-"""Writes docs/reference/ from the tables it describes.
+"""Writes docs/reference/ from the tables it describes, and the SQL of the PostgreSQL ledger from its migrations.
 
 python docs/generate.py            # write the pages
 python docs/generate.py --check    # exit 1 if a page differs from what would be written
@@ -9,7 +9,9 @@ Sources: `semconv/registry.yaml` (attributes, metrics), `spanledger.settings.TAB
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sqlite3
 import sys
 import textwrap
@@ -18,6 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from spanledger import conventions
 from spanledger.instrumentation.providers import PROVIDERS
@@ -28,6 +33,7 @@ from spanledger.settings import TABLE, Setting
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = ROOT / "docs" / "reference"
+MIGRATIONS: Final = ROOT / "src" / "spanledger" / "ledger" / "migrations"
 REGISTRY: Final = ROOT / "semconv" / "registry.yaml"
 
 WRITTEN: Final = "<!-- Written by docs/generate.py. Edit its source, then run `python docs/generate.py`. -->"
@@ -39,8 +45,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python docs/generate.py [--check]\n")
         return 2
     stale = 0
-    for name, text in pages().items():
-        path = PAGES / name
+    for path, text in [*((PAGES / name, text) for name, text in pages().items()), *scripts()]:
         if arguments:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 sys.stderr.write(f"{path.relative_to(ROOT)} is stale; run 'python docs/generate.py'\n")
@@ -62,6 +67,22 @@ def pages() -> dict[str, str]:
         "ledger.md": _page(ledger()),
         "price-file.schema.json": json.dumps(json_schema(), indent=2) + "\n",
     }
+
+
+def scripts() -> Iterator[tuple[Path, str]]:
+    """The SQL of every migration of the PostgreSQL ledger: its file, its text."""
+    config = Config()
+    config.set_main_option("script_location", "spanledger.ledger:migrations")
+    config.set_main_option("version_locations", str(MIGRATIONS / "versions"))
+    config.set_main_option("path_separator", "os")
+    for script in reversed(list(ScriptDirectory.from_config(config).walk_revisions())):
+        config.output_buffer = written = io.StringIO()
+        command.upgrade(config, f"{script.down_revision or 'base'}:{script.revision}", sql=True)
+        name = Path(script.path).stem.removeprefix("v")
+        lines = (line.rstrip() for line in written.getvalue().splitlines())
+        body = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+        head = f"-- {script.doc}\n-- Generated from versions/{Path(script.path).name} by docs/generate.py.\n"
+        yield MIGRATIONS / "sql" / f"{name}.sql", f"{head}\n{body}\n"
 
 
 def _page(lines: Iterable[str]) -> str:
@@ -536,7 +557,16 @@ COLUMNS: Final = {
     " are likely, not certain.",
     "claimed_cost_pusd": "What a span of somebody else says the call cost, pico-USD; the cost is ours all the same.",
     "usage_shape": "Table that `raw_usage` was read by (`spanledger.usage.shapes`), as `openai.chat`.",
+    "clock_suspect": "1 where `started_at` was more than 5 minutes ahead of or 35 days behind the delivery. The time"
+    " itself stands as it was told.",
     "recorded_at": "When the row was written, ISO-8601 UTC.",
+}
+PRUNED: Final = {
+    "day": "The UTC day.",
+    "reason": "`retention_days`, `ledger_max_bytes`, or `asked for` by `spanledger ledger prune`.",
+    "records": "Calls that were deleted.",
+    "cost_usd": "What they had cost, decimal USD.",
+    "pruned_at": "When, ISO-8601 UTC.",
 }
 ADJUSTMENTS: Final = {
     "record_id": "The call.",
@@ -575,12 +605,14 @@ def ledger() -> Iterator[str]:
     adjustments = connection.execute("PRAGMA table_info(cost_adjustments)").fetchall()
     _same("columns", [name for _, name, *_ in columns], COLUMNS)
     _same("columns", [name for _, name, *_ in adjustments], ADJUSTMENTS)
+    pruned = connection.execute("PRAGMA table_info(pruned_days)").fetchall()
+    _same("columns", [name for _, name, *_ in pruned], PRUNED)
     _same("views", views, VIEWS)
     yield from (
         "# Ledger",
         "",
         *_filled(
-            "The ledger is an SQLite file. `usage_records` has one row per model call, `cost_adjustments` what calls"
+            "The ledger is an SQLite file or a PostgreSQL database. `usage_records` has one row per model call, `cost_adjustments` what calls"
             " are known to have cost since. Unknown is NULL; 0 means that the provider reported none. No prompt,"
             " answer, header, key or error message is in it."
         ),
@@ -617,10 +649,31 @@ def ledger() -> Iterator[str]:
             ),
         ),
         "",
+        "## `pruned_days`",
+        "",
+        "What is no longer there, by day.",
+        "",
+        *_table(
+            ("column", "type", "meaning"),
+            (
+                (_code(name), f"{kind}{', never NULL' if needed else ''}", PRUNED[name])
+                for _, name, kind, needed, *_ in pruned
+            ),
+        ),
+        "",
+        "## In PostgreSQL",
+        "",
+        *_filled(
+            "The same names. Times are `timestamptz`, counts and amounts `bigint`, JSON columns `jsonb`, `stream` and"
+            " `clock_suspect` `boolean`; the views give cost as `numeric`. Besides `started_at` there are indexes on"
+            " `user_id`, `session_id`, `organization_id`, `feature`, `team`, `project` and `cost_center`, each with"
+            " `started_at`. The version of the schema stands in the table `spanledger_schema`."
+        ),
+        "",
         "## Views",
         "",
         "The `token_ledger_*` views give TokenLedger's column names. Tokens and cost are multiplied by `weight`; cost",
-        "is in USD, a double.",
+        "is in USD, in SQLite a double.",
         "",
     )
     for view in views:

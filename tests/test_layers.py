@@ -9,6 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "spanledger"
 LAYERS = [
     "version",
     "guard",
+    "homes",
     "conventions",
     "model",
     "attributes",

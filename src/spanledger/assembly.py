@@ -339,7 +339,7 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
     completion = Completion(prices, lambda: service_of(settings, tracer_provider))
     recorder = Recorder(
         Plan(
-            outbox=(lambda: _outbox(settings)) if _sink_names(settings) else None,
+            outbox=(lambda: _outbox(settings)) if sink_names(settings) else None,
             delivery=lambda count: _delivery(settings, count, completion.price_row),
             meters=lambda pending: _meters(settings, meter_provider, pending),
             finish=completion.finish,
@@ -394,7 +394,8 @@ def _instrumentation_of(engine: Engine) -> Instrumentation:
     return _instrumentation
 
 
-def _sink_names(settings: Settings) -> list[str]:
+def sink_names(settings: Settings) -> list[str]:
+    """The ledger, if there is one, and the sinks that have what they need."""
     from spanledger.export.sinks.table import usable  # noqa: PLC0415
 
     return [*(["ledger"] if settings.ledger_url != "none" else []), *usable(settings)]
@@ -405,20 +406,27 @@ def _outbox(settings: Settings) -> Outbox:
 
     return Outbox.create(
         settings.state_dir / "outbox",
-        _sink_names(settings),
+        sink_names(settings),
         full_sync=settings.durability != "relaxed",
         max_bytes=settings.outbox_max_bytes,
     )
 
 
 def _delivery(settings: Settings, count: Callable[..., None], complete: Callable[[Any], Any]) -> Delivery:
-    return delivery_of(settings, [_sink(name, settings) for name in _sink_names(settings)], count, complete)
+    return delivery_of(settings, [_sink(name, settings) for name in sink_names(settings)], count, complete)
 
 
 def bring_home(settings: Settings, timeout: float) -> None:
     """Deliver to the ledger what processes that died have left. Other sinks' rows stay for those who have the sinks."""
     completion = Completion(prices_of(settings), dict)
     delivery_of(settings, [ledger_of(settings)], lambda *_: None, completion.price_row).stop(timeout)
+
+
+def deliver_left(settings: Settings, timeout: float) -> bool:
+    """Deliver what processes that ended have left, to every sink. True if all of it is home in time."""
+    completion = Completion(prices_of(settings), dict)
+    sinks = [_sink(name, settings) for name in sink_names(settings)]
+    return delivery_of(settings, sinks, lambda *_: None, completion.price_row).stop(timeout)
 
 
 def delivery_of(
@@ -447,9 +455,9 @@ def _sink(name: str, settings: Settings) -> Sink | Poster:
 
 def ledger_of(settings: Settings) -> Sink:
     """The ledger the settings name, as a sink."""
-    from spanledger.ledger.sqlite import SqliteLedger, path_of  # noqa: PLC0415
+    from spanledger.ledger import books  # noqa: PLC0415
 
-    return SqliteLedger(path_of(settings.ledger_url))
+    return books.ledger_of(settings)
 
 
 def _meters(settings: Settings, meter_provider: Any, pending: Callable[[], int]) -> Meters:

@@ -148,6 +148,9 @@ class UsageRecord:
     """The provider's usage object: names and numbers, so that it can be read again."""
     usage_shape: str | None = None
     """The table it was read by, one of `spanledger.usage.shapes`."""
+    clock_suspect: bool | None = None
+    """Whether its time can't be right: more than 5 minutes ahead or 35 days behind when it was delivered. It is set by
+    the delivery; the time itself is never changed."""
     usage: Usage = field(default_factory=Usage)
     cost: Cost | None = None
     """`None` until the call has been priced."""
@@ -169,10 +172,11 @@ class UsageRecord:
 
 
 _NESTED: Final = ("usage", "cost", "attribution")
-_AS_JSON: Final = (
+AS_JSON: Final = (
     "cost_breakdown", "price_multipliers", "price_context", "other_usage", "metadata", "raw_usage", "finish_reasons",
     "told_by",
 )  # fmt: skip
+"""Columns that hold JSON, as text."""
 
 
 def row_of(record: UsageRecord) -> dict[str, Any]:
@@ -190,7 +194,7 @@ def row_of(record: UsageRecord) -> dict[str, Any]:
     row["time_to_first_chunk_ms"] = _milliseconds(record.time_to_first_chunk_ns)
     row["started_at"] = iso(record.started_at)
     row["stream"] = int(record.stream)
-    for name in _AS_JSON:
+    for name in AS_JSON:
         if row[name] is not None:
             row[name] = compact_json(row[name])
     return row
@@ -241,6 +245,11 @@ def _plain(value: Any) -> Any:
 def iso(moment: datetime) -> str:
     """ISO-8601 UTC text with microseconds, which sorts as time does."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def iso_at(unix_seconds: float) -> str:
+    """The same for a Unix time in seconds."""
+    return iso(_EPOCH + timedelta(seconds=unix_seconds))
 
 
 def at(unix_ns: int) -> datetime:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from spanledger.guard import log
+from spanledger.homes import usable
 
 SINKS: Final = ("usage_api", "tokentally", "openmeter", "otlp", "jsonl", "console")
 
@@ -24,7 +25,12 @@ class Settings:
 
     enabled: bool
     ledger_url: str
+    auto_migrate: str
+    retention_days: int
+    ledger_max_bytes: int
     state_dir: Path
+    state_dir_asked: Path
+    """The state directory that was asked for, which may not be usable."""
     sinks: tuple[str, ...]
     durability: str
     prices: tuple[Path, ...]
@@ -111,15 +117,24 @@ def _positive(kind: type[int | float]) -> Callable[[str], Any]:
     return parse
 
 
+POSTGRES_SCHEMES: Final = (
+    "postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2", "postgresql+asyncpg", "asyncpg",
+)  # fmt: skip
+"""Schemes that name a PostgreSQL database; psycopg 3 serves them all."""
+
+
 def _ledger_url(text: str) -> str:
     url = text.strip()
     if url.startswith("env:"):
         url = os.environ.get(url[4:], "")
         if not url:
             raise ValueError(f"{text} names an environment variable that is not set")
-    if url == "none" or url.startswith("sqlite:///"):
+    if url == "none" or url.startswith("sqlite:///") or url.partition("://")[0].lower() in POSTGRES_SCHEMES:
         return url
-    raise ValueError("expected sqlite:///relative.db, sqlite:////absolute.db, env:NAME or none")
+    raise ValueError(
+        "expected sqlite:///relative.db, sqlite:////absolute.db, postgresql://user:password@host/database, env:NAME or"
+        " none"
+    )
 
 
 def _headers(text: str) -> dict[str, str]:
@@ -166,10 +181,34 @@ TABLE: Final = (
     ),
     Setting(
         name="ledger_url",
-        env=("SPANLEDGER_LEDGER_URL",),
+        env=("SPANLEDGER_LEDGER_URL", "TOKENLEDGER_DATABASE_URL"),
         parse=_ledger_url,
         default=lambda read: f"sqlite:///{read['state_dir'] / 'ledger.db'}",
-        help="`sqlite:///relative.db`, `sqlite:////absolute.db`, `env:NAME`, `none`. Default `<state_dir>/ledger.db`.",
+        help="`sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://user:password@host/database`, `env:NAME`"
+        " (what the variable NAME holds), `none`. Default `<state_dir>/ledger.db`.",
+        secret=True,
+    ),
+    Setting(
+        name="auto_migrate",
+        env=("SPANLEDGER_AUTO_MIGRATE",),
+        parse=_one_of("true", "false", "always"),
+        default="true",
+        help="PostgreSQL: `true` makes the tables in a database that has none, an older schema waits for"
+        " `spanledger ledger migrate`; `always` migrates it too; `false` does neither.",
+    ),
+    Setting(
+        name="retention_days",
+        env=("SPANLEDGER_RETENTION_DAYS",),
+        parse=_positive(int),
+        default=400,
+        help="Days that the ledger keeps a record; what is older is pruned, and what was pruned is written down.",
+    ),
+    Setting(
+        name="ledger_max_bytes",
+        env=("SPANLEDGER_LEDGER_MAX_BYTES",),
+        parse=_positive(int),
+        default=2 * 2**30,
+        help="Size of the SQLite ledger. Above 80 % there are warnings, at 100 % the oldest days are pruned.",
     ),
     Setting(
         name="sinks",
@@ -371,6 +410,8 @@ def read_settings(given: Mapping[str, Any] = {}, environ: Mapping[str, str] = os
     read: dict[str, Any] = {}
     for row in TABLE:
         read[row.name] = _read(row, given, environ, read)
+        if row.name == "state_dir":
+            read["state_dir_asked"], read["state_dir"] = read["state_dir"], usable(read["state_dir"])
     return Settings(**read)
 
 

@@ -9,13 +9,18 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from pathlib import Path
+from typing import Final
 
 from spanledger import assembly
+from spanledger.export.sinks.table import lacking
+from spanledger.homes import trouble_with
 from spanledger.instrumentation.providers import PROVIDERS
 from spanledger.instrumentation.spec import Provider
-from spanledger.ledger.sqlite import open_for_reading, path_of
+from spanledger.ledger import books
+from spanledger.ledger.addresses import is_postgres, path_of, shown
 from spanledger.recording.files import private_directory
-from spanledger.recording.survey import survey
+from spanledger.recording.survey import OutboxState, quarantined, survey
 from spanledger.settings import Settings
 from spanledger.version import __version__
 
@@ -33,7 +38,7 @@ class Finding:
 def diagnose(settings: Settings) -> list[Finding]:
     """Look at everything; nothing is changed but a missing state directory made."""
     findings: list[Finding] = []
-    for look in (_switch, _providers, _pipeline, _prices, _state_dir, _outbox, _losses, _ledger):
+    for look in (_switch, _providers, _pipeline, _prices, _state_dir, _sqlite, _sinks, _outbox, _losses, _ledger):
         findings.extend(look(settings))
     return findings
 
@@ -116,6 +121,15 @@ def _prices(settings: Settings) -> Iterator[Finding]:
 
 
 def _state_dir(settings: Settings) -> Iterator[Finding]:
+    asked = settings.state_dir_asked
+    if asked != settings.state_dir:
+        yield Finding(
+            subject="state directory",
+            says=f"{asked} can't hold files ({trouble_with(asked)}); they go to {settings.state_dir}",
+            well=False,
+            do="Name a lasting place with SPANLEDGER_STATE_DIR.",
+        )
+        return
     try:
         private_directory(settings.state_dir)
     except OSError as error:
@@ -129,10 +143,23 @@ def _state_dir(settings: Settings) -> Iterator[Finding]:
         yield Finding(subject="state directory", says=str(settings.state_dir))
 
 
+def _sinks(settings: Settings) -> Iterator[Finding]:
+    for name in settings.sinks:
+        missing = lacking(name, settings)
+        if missing:
+            yield Finding(
+                subject=f"sink {name}",
+                says=f"left out: {missing} is not set",
+                well=False,
+                do=f"Set {missing}, or take {name} out of SPANLEDGER_SINKS.",
+            )
+
+
 def _outbox(settings: Settings) -> Iterator[Finding]:
+    directory = settings.state_dir / "outbox"
     try:
-        states = survey(settings.state_dir / "outbox")
-    except (OSError, sqlite3.Error) as error:
+        states = survey(directory)
+    except OSError as error:
         yield Finding(
             subject="outbox",
             says=f"can't be read ({error})",
@@ -149,10 +176,36 @@ def _outbox(settings: Settings) -> Iterator[Finding]:
             subject="outbox",
             says=f"{says}: {'; '.join(reasons)}",
             well=False,
-            do="A sink refused these for good. They are kept; correct the cause at the receiver.",
+            do="A sink refused these for good. They are kept; mend the cause, then 'spanledger outbox dead --retry'.",
         )
     else:
         yield Finding(subject="outbox", says=says)
+    yield from _trouble(states, quarantined(directory))
+
+
+def _trouble(states: list[OutboxState], damaged: list[Path]) -> Iterator[Finding]:
+    for sink, reason in sorted({(each.sink, each.reason) for state in states for each in state.waiting if each.reason}):
+        yield Finding(
+            subject=f"sink {sink}",
+            says=f"can't be delivered to: {reason}",
+            well=False,
+            do="Nothing is lost: records wait in the outbox and are tried again.",
+        )
+    for state in states:
+        if state.unreadable:
+            yield Finding(
+                subject="outbox",
+                says=f"{state.path} can't be read ({state.unreadable})",
+                well=False,
+                do="The next process that delivers saves what can be read of it.",
+            )
+    if damaged:
+        yield Finding(
+            subject="outbox",
+            says=f"{len(damaged)} damaged files were put aside: {', '.join(path.name for path in damaged)}",
+            well=False,
+            do="What could be read of them was saved. Delete them when you need them no more.",
+        )
 
 
 def _losses(settings: Settings) -> Iterator[Finding]:
@@ -180,29 +233,127 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
     if settings.ledger_url == "none":
         yield Finding(subject="ledger", says="switched off (ledger_url is none)")
         return
-    path = path_of(settings.ledger_url)
-    if not path.exists():
-        yield Finding(subject="ledger", says=f"{path}, not there yet: the first record makes it")
-        return
+    where = shown(settings.ledger_url)
     try:
-        connection = open_for_reading(path)
-        try:
-            rows, unpriced, partial, odd = connection.execute(
-                "SELECT count(*), coalesce(sum(cost_status = 'unpriced'), 0),"
-                " coalesce(sum(cost_status = 'partial'), 0),"
-                " coalesce(sum(usage_status <> 'reported'), 0) FROM usage_records"
-            ).fetchone()
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
+        with books.reading(settings.ledger_url) as asked:
+            rows, unpriced, partial, odd, suspect = asked.execute(_COUNTS).fetchone()
+    except books.NoLedgerError:
+        yield Finding(subject="ledger", says=f"{where}, not there yet: the first record makes it")
+        return
+    except books.LedgerError as error:
         yield Finding(
             subject="ledger",
-            says=f"{path} can't be read ({error})",
+            says=str(error),
             well=False,
             do="Records wait in the outbox meanwhile; name another ledger with SPANLEDGER_LEDGER_URL.",
         )
-    else:
+        return
+    yield Finding(
+        subject="ledger",
+        says=f"{where}: {rows} records, {unpriced} unpriced, {partial} partial, {odd} with incomplete usage",
+    )
+    if suspect:
+        yield Finding(
+            subject="clock",
+            says=f"{suspect} records have a time more than 5 minutes ahead of or 35 days behind their delivery",
+            well=False,
+            do="Their times stand as they were told. Look after the clocks of the machines they came from.",
+        )
+    yield from _schema(settings.ledger_url) if is_postgres(settings.ledger_url) else _size(settings)
+
+
+_COUNTS: Final = (
+    "SELECT count(*), coalesce(sum(CASE WHEN cost_status = 'unpriced' THEN 1 ELSE 0 END), 0),"
+    " coalesce(sum(CASE WHEN cost_status = 'partial' THEN 1 ELSE 0 END), 0),"
+    " coalesce(sum(CASE WHEN usage_status <> 'reported' THEN 1 ELSE 0 END), 0),"
+    " coalesce(sum(CASE WHEN clock_suspect THEN 1 ELSE 0 END), 0) FROM usage_records"
+)
+
+
+def _size(settings: Settings) -> Iterator[Finding]:
+    size = path_of(settings.ledger_url).stat().st_size
+    if size > 0.8 * settings.ledger_max_bytes:
         yield Finding(
             subject="ledger",
-            says=f"{path}: {rows} records, {unpriced} unpriced, {partial} partial, {odd} with incomplete usage",
+            says=f"{size >> 20} MB of at most {settings.ledger_max_bytes >> 20} MB; at the bound the oldest days go",
+            well=False,
+            do="Raise SPANLEDGER_LEDGER_MAX_BYTES, lower SPANLEDGER_RETENTION_DAYS, or move it to PostgreSQL with"
+            " 'spanledger ledger copy'.",
         )
+
+
+def _schema(url: str) -> Iterator[Finding]:
+    from spanledger.ledger import postgres  # noqa: PLC0415  # an extra
+
+    connection = postgres.connect(url)
+    try:
+        state = postgres.schema_of(connection)
+    finally:
+        connection.close()
+    if state.behind:
+        yield Finding(
+            subject="ledger",
+            says=f"its schema is of version {state.version}, this spanledger writes {postgres.newest()}",
+            well=False,
+            do="Records wait in the outbox until 'spanledger ledger migrate' has been run.",
+        )
+    if state.token_ledger:
+        yield Finding(
+            subject="ledger",
+            says="there is a table token_ledger_events of TokenLedger's, which is left alone",
+            do="'spanledger ledger import tokenledger' copies its rows.",
+        )
+
+
+def _sqlite(settings: Settings) -> Iterator[Finding]:
+    """SQLite's own versions, and the file systems that its write-ahead log does not get along with."""
+    version = sqlite3.sqlite_version_info
+    if (3, 7, 0) <= version < (3, 51, 3) and not _has_backport(version):
+        yield Finding(
+            subject="SQLite",
+            says=f"{sqlite3.sqlite_version}, in which two connections that checkpoint at once can damage a file (fixed"
+            " in 3.51.3); spanledger's writers take turns, so it does not come to that",
+        )
+    else:
+        yield Finding(subject="SQLite", says=sqlite3.sqlite_version)
+    kind = _file_system(settings.state_dir)
+    if kind in _TROUBLE:
+        yield Finding(
+            subject="file system",
+            says=f"{settings.state_dir} is on {kind}: {_TROUBLE[kind]}",
+            well=False,
+            do="Put SPANLEDGER_STATE_DIR on a local disk or a volume that lasts.",
+        )
+
+
+_FIXED: Final = {(3, 44): 6, (3, 50): 7}
+"""Older lines of SQLite that have the repair → from which release on."""
+_TROUBLE: Final = {
+    "tmpfs": "it is gone with the next start of the machine",
+    "ramfs": "it is gone with the next start of the machine",
+    "overlay": "it is gone with the container",
+    **dict.fromkeys(
+        ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "fuse.s3fs", "ceph", "glusterfs", "lustre"),
+        "SQLite's write-ahead log does not work over a network",
+    ),
+}
+
+
+def _has_backport(version: tuple[int, ...]) -> bool:
+    return version[2] >= _FIXED.get((version[0], version[1]), 10**6)
+
+
+def _file_system(path: Path) -> str:
+    """The kind of file system a path is on, as Linux names it; empty elsewhere."""
+    place = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists()).resolve()
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    found = ("", "")
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        mounted = left.split()[4].replace("\\040", " ")
+        if place.is_relative_to(mounted) and len(mounted) >= len(found[0]):
+            found = (mounted, right.split()[0])
+    return found[1]

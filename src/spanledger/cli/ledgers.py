@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import sqlite3
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
 
-from spanledger.ledger import queries
-from spanledger.ledger.sqlite import bring_up_to_date, open_for_reading, path_of
-from spanledger.recording.sink import SinkError
+from spanledger.ledger import books, queries
+from spanledger.ledger.addresses import shown
+from spanledger.ledger.rows import Asked
 from spanledger.settings import Settings, read_settings
 
 Answer = TypeVar("Answer")
 
 ledger_option = click.option(
-    "--ledger", metavar="URL", help="The ledger to read, as sqlite:///relative.db or sqlite:////absolute.db."
+    "--ledger", metavar="URL", help="The ledger: sqlite:///relative.db, sqlite:////absolute.db, postgresql://…"
 )
 
 
@@ -57,8 +58,11 @@ class NotWell(WrongUse):
 def settings_of(ledger: str | None) -> Settings:
     """The settings, with the ledger that `--ledger` names."""
     settings = read_settings({"ledger_url": ledger} if ledger else {})
-    if ledger and settings.ledger_url != ledger:
-        raise WrongUse(f"{ledger} is no ledger URL; try sqlite:///relative.db or sqlite:////absolute.db")
+    if ledger and settings.ledger_url != (os.environ.get(ledger[4:]) if ledger.startswith("env:") else ledger):
+        raise WrongUse(
+            f"{shown(ledger)} is no ledger URL; try sqlite:///relative.db, sqlite:////absolute.db or"
+            " postgresql://user:password@host/database"
+        )
     return settings
 
 
@@ -85,30 +89,34 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def ask(settings: Settings, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
-    """The answer to a question to the ledger, after bringing home what dead processes have left."""
-    _bring_home(settings)
+def checked_url(url: str) -> Settings:
+    """The settings, with the ledger at this URL."""
+    return settings_of(url)
+
+
+@contextmanager
+def opened(settings: Settings, *, home: bool = True) -> Iterator[Asked]:
+    """A connection for questions to the ledger, after bringing home what dead processes have left."""
+    if home:
+        _bring_home(settings)
     if settings.ledger_url == "none":
         raise WrongUse("the ledger is switched off (ledger_url is none)")
-    path = path_of(settings.ledger_url)
-    if not path.exists():
-        raise NotWell(
-            f"there is no ledger at {path} yet; run a program under 'spanledger run' first, or name one with --ledger"
-        )
     try:
-        bring_up_to_date(path)
-    except (sqlite3.Error, SinkError) as error:
-        raise NotWell(f"the ledger {path} can't be read ({error}); nothing was changed") from None
-    try:
-        connection = open_for_reading(path)
+        with books.reading(settings.ledger_url) as asked:
+            yield asked
+    except books.NoLedgerError as error:
+        raise NotWell(f"{error}; run a program under 'spanledger run' first, or name one with --ledger") from None
+    except books.LedgerError as error:
+        raise NotWell(str(error)) from None
+
+
+def ask(settings: Settings, question: Callable[[Asked], Answer]) -> Answer:
+    """The answer to a question to the ledger."""
+    with opened(settings) as asked:
         try:
-            return question(connection)
-        finally:
-            connection.close()
-    except ValueError as error:
-        raise WrongUse(str(error)) from None
-    except sqlite3.Error as error:
-        raise NotWell(f"the ledger {path} can't be read ({error}); nothing was changed") from None
+            return question(asked)
+        except ValueError as error:
+            raise WrongUse(str(error)) from None
 
 
 def _bring_home(settings: Settings) -> None:

@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 import click
 
 from spanledger.cli.doctor import diagnose
+from spanledger.cli.ledger import ledger as ledger_commands
 from spanledger.cli.ledgers import NotWell, WrongUse, ask, ledger_option, period_of, period_options, settings_of
+from spanledger.cli.outbox import outbox
 from spanledger.cli.prices import prices
 from spanledger.cli.reprice import reprice
 from spanledger.cli.tables import print_findings, print_report
@@ -127,5 +129,7 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
 
 
+main.add_command(ledger_commands)
+main.add_command(outbox)
 main.add_command(prices)
 main.add_command(reprice)

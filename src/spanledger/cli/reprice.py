@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +14,10 @@ import click
 from spanledger.cli.ledgers import NotWell, ask, ledger_option, period_of, period_options, settings_of
 from spanledger.cli.prices import book_of_settings
 from spanledger.cli.tables import print_notes, print_rows, progress
+from spanledger.ledger.books import ledger_of
 from spanledger.ledger.queries import count, usd
 from spanledger.ledger.repricing import BATCH, Adjustment, adjustments, apply
-from spanledger.ledger.sqlite import SqliteLedger, path_of
+from spanledger.ledger.rows import Asked
 from spanledger.model import usage_of_row
 from spanledger.pricing.completion import price_of_row
 from spanledger.recording.sink import SinkError
@@ -84,10 +84,10 @@ def reprice(
     start, end, conditions = period_of(since, until, where)
     settings = settings_of(ledger)
     price = _pricer(book_of_settings())
-    sink = SqliteLedger(path_of(settings.ledger_url)) if applied else None
+    sink = ledger_of(settings) if applied else None
     outcome = Outcome()
 
-    def go(connection: sqlite3.Connection) -> None:
+    def go(connection: Asked) -> None:
         total = count(connection, since=start, until=end, where=conditions)
         with progress("pricing", total) as advance:
             found = adjustments(connection, price, since=start, until=end, where=conditions, seen=outcome.saw(advance))

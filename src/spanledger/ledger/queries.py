@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from spanledger.ledger.rows import Asked
 from spanledger.model import iso
 
 KEYS: Final = {
@@ -29,6 +29,11 @@ KEYS: Final = {
     "hour": "substr(started_at, 1, 13) || ':00'",
 }
 """Key of a report → SQL."""
+_POSTGRES: Final = {
+    "day": "to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+    "hour": """to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24":00"')""",
+}
+"""Where PostgreSQL says it in another way."""
 
 TOKENS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 
@@ -47,7 +52,7 @@ COUNTS: Final = ("unpriced_calls", "partial_calls", "incomplete_calls", "failed_
 
 
 def report(
-    connection: sqlite3.Connection,
+    connection: Asked,
     by: Sequence[str],
     *,
     since: datetime | None = None,
@@ -58,8 +63,8 @@ def report(
 
     `since` is included, `until` is not. A key that a row lacks is `None`. Raises `ValueError` for an unknown key.
     """
-    keys = [_sql_of(key) for key in by]
-    conditions, values = conditions_of(since, until, where)
+    keys = [_sql_of(key, connection) for key in by]
+    conditions, values = conditions_of(connection, since, until, where)
     columns = [f"{sql} AS key_{number}" for number, sql in enumerate(keys)]
     statement = f"SELECT {', '.join([*columns, *_MEASURES])} FROM current_costs{conditions}"
     if keys:
@@ -71,19 +76,19 @@ def report(
 
 
 def count(
-    connection: sqlite3.Connection,
+    connection: Asked,
     *,
     since: datetime | None = None,
     until: datetime | None = None,
     where: Mapping[str, str | None] = {},  # never written
 ) -> int:
     """Rows of a period. Raises `ValueError` for an unknown key."""
-    conditions, values = conditions_of(since, until, where)
+    conditions, values = conditions_of(connection, since, until, where)
     (found,) = connection.execute(f"SELECT count(*) FROM usage_records{conditions}", values).fetchone()
     return int(found)
 
 
-def _answer(by: Sequence[str], row: sqlite3.Row) -> dict[str, Any]:
+def _answer(by: Sequence[str], row: Any) -> dict[str, Any]:
     pico = (row["cost_micro"] or 0) * 1_000_000 + (row["cost_rest"] or 0)
     return {
         **{key: row[f"key_{number}"] for number, key in enumerate(by)},
@@ -100,14 +105,21 @@ def usd(pico: int) -> str:
     return f"{sign}{pico // 10**12}.{pico % 10**12:012d}"
 
 
-def _sql_of(key: str) -> str:
+def day_of(connection: Asked) -> str:
+    """The SQL for the UTC day of a record."""
+    return _sql_of("day", connection)
+
+
+def _sql_of(key: str, connection: Asked) -> str:
     if key not in KEYS:
         raise ValueError(f"there is no key {key!r}; there are {', '.join(KEYS)}")
+    if getattr(connection, "dialect", "sqlite") == "postgresql":
+        return _POSTGRES.get(key, KEYS[key])
     return KEYS[key]
 
 
 def conditions_of(
-    since: datetime | None, until: datetime | None, where: Mapping[str, str | None]
+    connection: Asked, since: datetime | None, until: datetime | None, where: Mapping[str, str | None]
 ) -> tuple[str, list[str]]:
     """The SQL for a period and `where`, and its values. Raises `ValueError` for an unknown key."""
     conditions, values = [], []
@@ -117,9 +129,9 @@ def conditions_of(
             values.append(iso(bound))
     for key, value in where.items():
         if value is None:
-            conditions.append(f"{_sql_of(key)} IS NULL")
+            conditions.append(f"{_sql_of(key, connection)} IS NULL")
         else:
-            conditions.append(f"{_sql_of(key)} = ?")
+            conditions.append(f"{_sql_of(key, connection)} = ?")
             values.append(value)
     return (f" WHERE {' AND '.join(conditions)}" if conditions else ""), values
 

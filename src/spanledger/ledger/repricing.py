@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from spanledger.ledger.queries import conditions_of
-from spanledger.ledger.sqlite import SqliteLedger
+from spanledger.ledger.rows import Asked
 from spanledger.model import Cost, cost_columns, iso
+
+if TYPE_CHECKING:
+    from spanledger.ledger.postgres import PostgresLedger
+    from spanledger.ledger.sqlite import SqliteLedger
 
 BATCH: Final = 1000
 _OURS: Final = ("local", "none")
@@ -24,7 +27,7 @@ _INSERT: Final = (
     " current_cost_pusd, current_cost_status, current_price_basis, :cost_pusd, :cost_breakdown, :cost_source,"
     " :cost_status, :price_basis, :price_multipliers FROM current_costs WHERE record_id = :record_id"
     " AND current_cost_source IN ('local', 'none')"
-    " AND (current_cost_pusd IS NOT :cost_pusd OR current_cost_status <> :cost_status)"
+    " AND (coalesce(current_cost_pusd, -1) <> coalesce(:cost_pusd, -1) OR current_cost_status <> :cost_status)"
 )
 
 
@@ -42,7 +45,7 @@ class Adjustment:
 
 
 def adjustments(
-    connection: sqlite3.Connection,
+    connection: Asked,
     price: Callable[[Mapping[str, Any]], Cost],
     *,
     since: datetime | None = None,
@@ -54,7 +57,7 @@ def adjustments(
 
     Reads in batches, so that no transaction stays open. Raises `ValueError` for an unknown key in `where`.
     """
-    conditions, values = conditions_of(since, until, where)
+    conditions, values = conditions_of(connection, since, until, where)
     last = ""
     while True:
         rows = connection.execute(
@@ -82,7 +85,7 @@ def adjustments(
         seen(len(rows))
 
 
-def apply(ledger: SqliteLedger, found: Sequence[Adjustment]) -> int:
+def apply(ledger: SqliteLedger | PostgresLedger, found: Sequence[Adjustment]) -> int:
     """Write adjustments, in one transaction. Those that are there already write nothing; returns how many were new.
 
     Raises `SinkError`.
@@ -90,7 +93,7 @@ def apply(ledger: SqliteLedger, found: Sequence[Adjustment]) -> int:
     now = iso(datetime.now(UTC))
     rows = [{"record_id": each.record_id, "now": now, **cost_columns(each.cost)} for each in found]
 
-    def write(connection: sqlite3.Connection) -> int:
+    def write(connection: Asked) -> int:
         return sum(connection.execute(_INSERT, row).rowcount for row in rows)
 
     return ledger.write(write)

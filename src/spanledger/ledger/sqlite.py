@@ -9,35 +9,31 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Final, TypeVar
 
-from spanledger.model import COLUMNS, iso
+from spanledger.guard import log
+from spanledger.ledger.erasure import prune, said
+from spanledger.ledger.rows import COLUMNS, ENRICHED
+from spanledger.model import iso
 from spanledger.recording.files import Lease, private_directory, private_file
 from spanledger.recording.sink import Row, SinkError
 
-MIGRATIONS: Final = ("schema_sqlite.sql", "schema_sqlite_2.sql", "schema_sqlite_3.sql", "schema_sqlite_4.sql")
+MIGRATIONS: Final = ("schema_sqlite.sql", *(f"schema_sqlite_{number}.sql" for number in range(2, 6)))
 """One file per version; version n is what the first n files make."""
 LEASE_WAIT: Final = 2.0
 Answer = TypeVar("Answer")
 
-# A background call is told of twice: when it is made and when its answer is there. The first telling to arrive makes
-# the row, the other one completes it; what is known never changes.
-_FINAL: Final = "usage_records.status = 'incomplete' AND excluded.status <> 'incomplete'"
-_OUTCOME: Final = ("status", "usage_status", "cost_status", "cost_source")
 _UPSERT: Final = (
     f"INSERT INTO usage_records ({', '.join(COLUMNS)}, recorded_at) VALUES ({', '.join('?' * len(COLUMNS))}, ?)"
-    " ON CONFLICT (record_id) DO UPDATE SET "
-    + ", ".join(
-        f"{name} = CASE WHEN {_FINAL} THEN excluded.{name} ELSE usage_records.{name} END"
-        if name in _OUTCOME
-        else f"{name} = coalesce(usage_records.{name}, excluded.{name})"
-        for name in COLUMNS
-        if name != "record_id"
-    )
+    f" ON CONFLICT (record_id) DO UPDATE SET {ENRICHED}"
 )
+
+
+_left_open: Final[list[sqlite3.Connection]] = []
 
 
 class LedgerVersionError(Exception):
@@ -48,9 +44,20 @@ class SqliteLedger:
     """The sink `ledger`. Opens its file when the first record comes."""
 
     name = "ledger"
+    idempotent = True
+    bulk = 5000
 
-    def __init__(self, path: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        retention_days: int | None = None,
+        max_bytes: int | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self.path = path
+        self._retention_days = retention_days
+        self._max_bytes = max_bytes
         self._clock = clock
         self._lease = Lease(path.with_name(path.name + ".lock"))
         self._connection: sqlite3.Connection | None = None
@@ -61,7 +68,7 @@ class SqliteLedger:
         Raises `SinkError`.
         """
         now = iso(self._clock())
-        values = [(*(_stored(row.get(name)) for name in COLUMNS), now) for row in rows]
+        values = [(*(_stored(row.get(name)) for name in COLUMNS), row.get("recorded_at") or now) for row in rows]
         self.write(lambda connection: connection.executemany(_UPSERT, values))
 
     def write(self, statements: Callable[[sqlite3.Connection], Answer]) -> Answer:
@@ -79,11 +86,78 @@ class SqliteLedger:
             self.close()
             raise SinkError(f"{type(error).__name__}: {error}", permanent=damaged) from error
 
+    def tidy(self) -> None:
+        """Prune what is too old, and the oldest days where the file is too large. Raises `SinkError`."""
+        if self._connection is None:
+            return
+        now = self._clock()
+        if self._retention_days is not None:
+            before = now - timedelta(days=self._retention_days)
+            if self._first_day() < iso(before):
+                said(self.write(lambda asked: prune(asked, before, "retention_days")), "retention_days")
+        if self._max_bytes is not None:
+            self._keep_below(self._max_bytes, now)
+
+    def scrub(self) -> None:
+        """Overwrite on the disk what is no longer in the ledger. Raises `SinkError`."""
+        try:
+            self._take_turn()
+            try:
+                if self._connection is None:
+                    self._connection = open_for_writing(self.path)
+                self._connection.execute("VACUUM")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._lease.release()
+        except (OSError, sqlite3.Error, LedgerVersionError) as error:
+            raise SinkError(f"{type(error).__name__}: {error}") from error
+
+    def _keep_below(self, most: int, now: datetime) -> None:
+        size = self._size()
+        if size > most * 0.8:
+            log.warning(
+                "The ledger %s holds %d MB of at most %d MB; at the bound its oldest days are pruned. Raise"
+                " SPANLEDGER_LEDGER_MAX_BYTES, lower SPANLEDGER_RETENTION_DAYS, or move it to PostgreSQL.",
+                self.path,
+                size >> 20,
+                most >> 20,
+            )
+        today = now.astimezone(UTC).strftime("%Y-%m-%d")
+        while self._size() > most and (first := self._first_day()[:10]) < today:
+            bound = datetime.fromisoformat(first).replace(tzinfo=UTC) + timedelta(days=1)
+            said(self.write(partial(prune, before=bound, reason="ledger_max_bytes")), "ledger_max_bytes")
+
+    def _first_day(self) -> str:
+        """When the oldest record is of; the end of time where there is none."""
+        assert self._connection is not None  # noqa: S101  # `tidy` asks before
+        (found,) = self._connection.execute("SELECT min(started_at) FROM usage_records").fetchone()
+        return str(found or "9999")
+
+    def _size(self) -> int:
+        """Bytes of the file that hold something."""
+        assert self._connection is not None  # noqa: S101  # as above
+        asked = ("page_count", "freelist_count", "page_size")
+        pages, free, each = (self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in asked)
+        return int((pages - free) * each)
+
     def close(self) -> None:
-        """Close the file."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close the file, in turn with other writers: the last one to close it brings its log home.
+
+        Where the turn does not come, the file stays open until the process ends: two that checkpoint at once can
+        damage it (SQLite before 3.51.3).
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            self._take_turn()
+        except (OSError, SinkError):
+            _left_open.append(connection)
+            return
+        try:
+            connection.close()
+        finally:
+            self._lease.release()
 
     def _take_lease(self) -> None:
         if self._connection is None:
@@ -91,6 +165,9 @@ class SqliteLedger:
                 self.path.parent
             )
             private_file(self.path)
+        self._take_turn()
+
+    def _take_turn(self) -> None:
         deadline = time.monotonic() + LEASE_WAIT
         while not self._lease.acquire():
             if time.monotonic() > deadline:
@@ -118,9 +195,14 @@ def _stored(value: object) -> object:
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """The ledger at the current version, made or migrated if need be. Raises `LedgerVersionError`, `sqlite3.Error`."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    migrate(connection)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -162,8 +244,3 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
     connection.row_factory = sqlite3.Row
     return connection
-
-
-def path_of(url: str) -> Path:
-    """The file of a `sqlite:///` URL: three slashes and a relative path, four and an absolute one."""
-    return Path(url.removeprefix("sqlite:///")).expanduser()

@@ -21,6 +21,7 @@ from spanledger.recording.sink import Poster, Sink, SinkError
 
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 300.0
+_TIDY_EVERY: Final = 3600.0
 _LOOK_ROUND: Final = 30.0
 """Seconds after which an idle courier looks for files that others have left."""
 
@@ -93,6 +94,7 @@ class Courier:
         self._due = threading.Event()
         self._hurry = threading.Event()
         self._stopping = False
+        self._tidy_at = 0.0
 
     @property
     def lives(self) -> bool:
@@ -158,12 +160,24 @@ class Courier:
         home = False
         try:
             home = self._round(deadline)
+            self._tidy()
         except Exception as error:  # noqa: BLE001  # the thread outlives a bad round
             failures["a round of deliveries, which will be tried again"] += 1
             noted("a round of deliveries, which will be tried again", error)
         for each in errands:
             each.home = home
             each.done.set()
+
+    def _tidy(self) -> None:
+        """Now and then, let the sink clear up."""
+        tidy = getattr(self._sink, "tidy", None)
+        if tidy is None or self._stopping or self._clock() < self._tidy_at:
+            return
+        self._tidy_at = self._clock() + _TIDY_EVERY
+        try:
+            tidy()
+        except SinkError as error:
+            log.warning("%s can't be tidied up (%s); it will be tried again.", self.name, error)
 
     def _round(self, deadline: float | None) -> bool:
         home = True

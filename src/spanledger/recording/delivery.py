@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from spanledger import conventions
 from spanledger.guard import log
+from spanledger.model import iso_at
 from spanledger.recording.courier import Count, Courier, Errand
 from spanledger.recording.outbox import Outbox, OutboxVersionError, is_damage
 from spanledger.recording.salvage import salvage
@@ -42,10 +43,13 @@ class Delivery:
         count: Count,
         complete: Callable[[dict[str, Any]], dict[str, Any]] = _as_it_is,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
         self._count = count
         self._clock = clock
+        self._complete = complete
+        self._wall = wall
         self._own: Outbox | None = None
         self._left: Outbox | None = None
         """Our own outbox once it is released, while a courier is still at it."""
@@ -61,7 +65,7 @@ class Delivery:
                 batch_size=batch_size,
                 flush_interval=flush_interval,
                 count=count,
-                complete=complete,
+                complete=self._completed,
                 clock=clock,
                 ended=self._courier_ended,
             )
@@ -128,6 +132,14 @@ class Delivery:
             for outbox in self._adopted.values():
                 outbox.close()
             self._adopted.clear()
+
+    def _completed(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row with what it could not have when it was written, and a flag where its time can't be right."""
+        row = self._complete(row)
+        now = self._wall()
+        if not iso_at(now - _BEHIND) <= row["started_at"] <= iso_at(now + _AHEAD):
+            row["clock_suspect"] = 1
+        return row
 
     # Files of processes that died.
 

@@ -18,6 +18,7 @@ def private_directory(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
+        sync_directory(path.parent)  # or a power cut may take its name with it
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
         raise UnsafePathError(f"{path} is a symbolic link or no directory; spanledger keeps its files in a plain one")

@@ -11,6 +11,7 @@ from spanledger import conventions
 from spanledger.model import Usage, UsageRecord
 
 OTHER: Final = "__other__"
+_SCOPE: Final = "spanledger"
 
 
 class Meters:
@@ -22,7 +23,7 @@ class Meters:
     def __init__(
         self, meter_provider: Any, *, keys: tuple[str, ...], limit: int, pending: Callable[[], int], version: str
     ) -> None:
-        meter = metrics.get_meter("spanledger", version, meter_provider)
+        meter = metrics.get_meter(_SCOPE, version, meter_provider)
         self._keys = keys
         self._limit = limit
         self._values: dict[str, set[str]] = {key: set() for key in keys}
@@ -46,6 +47,11 @@ class Meters:
     def count(self, name: str, amount: float, attributes: Mapping[str, str]) -> None:
         """Move one of our counters."""
         self._counters[name].add(amount, dict(attributes))
+
+    def forget(self) -> None:
+        """In a forked child: what was counted before the fork is the parent's, and told by it."""
+        for instrument in self._counters.values():
+            forget_inherited(instrument)
 
     def settled(self, record: UsageRecord) -> None:
         """Count a record that can't change any more."""
@@ -86,6 +92,20 @@ class Meters:
                 return OTHER
             values.add(value)
         return value
+
+
+def forget_inherited(instrument: Any) -> None:
+    """Begin anew with the sums of our instruments in the SDK that this one belongs to.
+
+    The SDK (1.45) keeps them over a fork, and every child would export the parent's again. Nothing public clears them.
+    """
+    real = getattr(instrument, "_real_instrument", None) or instrument
+    storages = getattr(getattr(real, "_measurement_consumer", None), "_reader_storages", {})
+    for storage in storages.values():
+        held = getattr(storage, "_instrument_view_instrument_matches", {})
+        for each in list(held):
+            if each.instrumentation_scope.name == _SCOPE and each.name != conventions.METRIC_PENDING:
+                del held[each]
 
 
 def token_buckets(usage: Usage) -> dict[str, int]:

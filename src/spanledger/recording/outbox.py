@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,8 +170,7 @@ class Outbox:
             connection.executemany("INSERT INTO cursors (sink, seq) VALUES (?, 0)", [(sink,) for sink in sinks])
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute(f"PRAGMA max_page_count = {max(16, max_bytes // _PAGE)}")
-        for each in (directory, directory.parent):  # or a power cut may take the file's name with it
-            sync_directory(each)
+        sync_directory(directory)  # or a power cut may take the file's name with it
         return cls(path, lease, connection, full_sync=full_sync)
 
     @classmethod
@@ -312,6 +311,29 @@ class Outbox:
         with self._lock, self._transaction() as connection:
             connection.executemany("DELETE FROM dead WHERE sink = ? AND seq = ?", [(sink, seq) for seq in seqs])
 
+    def rewrite(self, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> int:
+        """Put what `change` makes of a row in its place, wherever it makes something of it; how many rows that was.
+
+        What was there before is overwritten on the disk.
+        """
+        changed = 0
+        with self._lock:
+            self._connection.execute("PRAGMA secure_delete = ON")
+            with self._transaction() as connection:
+                for table, statement in (
+                    ("records", "UPDATE records SET body = ?1, crc = ?2 WHERE rowid = ?3"),
+                    ("dead", "UPDATE dead SET body = ?1 WHERE seq = ?3 AND sink = ?4"),
+                ):
+                    keys = "seq, NULL" if table == "records" else "seq, sink"
+                    for body, seq, sink in connection.execute(f"SELECT body, {keys} FROM {table}").fetchall():
+                        row = change(json.loads(body))
+                        if row is not None:
+                            text = json.dumps(row, separators=(",", ":"), allow_nan=False)
+                            values = (text, _crc(text), seq) if table == "records" else (text, None, seq, sink)
+                            changed += connection.execute(statement, values).rowcount
+        self.checkpoint()
+        return changed
+
     def sinks(self) -> tuple[str, ...]:
         """The sinks this file's rows are meant for."""
         with self._lock:
@@ -400,8 +422,12 @@ def _connect(path: Path, *, full_sync: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=5
     )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(_synchronous(full=full_sync))
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(_synchronous(full=full_sync))
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

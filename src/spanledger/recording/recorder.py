@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spanledger.guard import failed, log
 from spanledger.model import UsageRecord
+from spanledger.recording.leaving import commit_on_sigterm, leave_late
 from spanledger.recording.telling import Telling
 from spanledger.recording.writer import EXIT_WAIT, Item, Plan, Writer
 
@@ -79,6 +80,14 @@ class Recorder:
             failed("a flush", error)
             return False
 
+    def commit(self, timeout: float = 0.5) -> bool:
+        """Bring what was recorded before to the disk, and no further. True if it is there in time. Never raises."""
+        try:
+            return self._writer.commit(timeout)
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("a commit", error)
+            return False
+
     def shutdown(self, timeout: float = EXIT_WAIT) -> bool:
         """Commit everything, deliver what goes within `timeout` seconds, end the threads. Never raises."""
         if self._closed:
@@ -100,6 +109,8 @@ class Recorder:
         """In a child: what is queued, open or on the disk belongs to the parent."""
         self.in_child()
         self._writer.forget()
+        if self._meters is not None:
+            self._meters.forget()
         self._writer = Writer(self._plan, self._make_meters)
 
     def _make_meters(self) -> Meters:
@@ -126,11 +137,23 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
 def _register(recorder: Recorder) -> None:
-    if not _recorders:
+    if not _at_fork:
         os.register_at_fork(after_in_child=_after_fork)
+        _at_fork.append(True)
     _recorders.add(recorder)
+    commit_on_sigterm(_commit_all)
+
+
+_at_fork: Final[list[bool]] = []
+"""Whether forks are watched."""
+
+
+def _commit_all() -> None:
+    for recorder in list(_recorders):
+        recorder.commit()
 
 
 def _after_fork() -> None:
     for recorder in list(_recorders):
         recorder.restart_after_fork()
+    leave_late(lambda: [recorder.shutdown() for recorder in list(_recorders)])

@@ -12,8 +12,9 @@ Row = Mapping[str, Any]
 class Sink(Protocol):
     """Takes records in order, at least once each.
 
-    It may have two more attributes. `idempotent = True`: a record that comes twice is kept once, so what is in a batch
-    may change from one attempt to the next. `bulk`: how many records it takes at a time where more than a batch waits.
+    It may have three more attributes. `idempotent = True`: a record that comes twice is kept once, so what is in a
+    batch may change from one attempt to the next. `bulk`: how many records it takes at a time where more than a batch
+    waits. `tidy()` is called about once an hour.
     """
 
     name: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ class Waiting:
     """Failed attempts since the last success."""
     reason: str | None
     """What the last one failed of."""
+    dead: int
+    """Rows it refused for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,32 @@ def _revive(outbox: Outbox, directory: Path, rows: list[Dead]) -> int:
     return len(rows)
 
 
+def erase(directory: Path, user_ids: Sequence[str], personal: Sequence[str]) -> tuple[int, int]:
+    """Take these columns from the waiting and the dead rows of these users.
+
+    How many rows that was, and how many more wait in the files of living processes. Raises `OSError`, `sqlite3.Error`.
+    """
+    erased = elsewhere = 0
+    for path in sorted(directory.glob("*.db")) if directory.is_dir() else []:
+        outbox = Outbox.adopt(path)
+        if outbox is not None:
+            try:
+                erased += outbox.rewrite(lambda row: _without(row, user_ids, personal))
+            finally:
+                outbox.close()
+        elif path.exists():
+            with closing(_open(path)) as connection:
+                bodies = connection.execute("SELECT body FROM records") if _has_tables(connection) else []
+                elsewhere += sum(json.loads(body).get("user_id") in user_ids for (body,) in bodies)
+    return erased, elsewhere
+
+
+def _without(row: dict[str, Any], user_ids: Sequence[str], personal: Sequence[str]) -> dict[str, Any] | None:
+    if row.get("user_id") not in user_ids:
+        return None
+    return {name: value for name, value in row.items() if name not in personal}
+
+
 def _look(path: Path, *, alive: bool) -> OutboxState:
     with closing(_open(path)) as connection:
         if not _has_tables(connection):
@@ -133,7 +162,8 @@ def _waiting(connection: sqlite3.Connection) -> Iterator[Waiting]:
         (sent,) = connection.execute(
             "SELECT count(*) FROM records WHERE seq > ? AND seq <= ?", (seq, leased)
         ).fetchone()
-        yield Waiting(sink, pending, sent, attempts, reason)
+        (buried,) = connection.execute("SELECT count(*) FROM dead WHERE sink = ?", (sink,)).fetchone()
+        yield Waiting(sink, pending, sent, attempts, reason, buried)
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -126,6 +126,14 @@ class Writer:
             return False
         return self._delivery is None or self._delivery.drain(max(0.0, deadline - time.monotonic()))
 
+    def commit(self, timeout: float) -> bool:
+        """Commit what was queued before."""
+        if self._thread is None or self._stopped:
+            return True
+        done = threading.Event()
+        self._queue.put(Item(None, settles=True, done=done))
+        return done.wait(timeout)
+
     def stop(self, timeout: float) -> bool:
         """Commit everything, deliver what goes within the time, end the thread."""
         deadline = time.monotonic() + timeout

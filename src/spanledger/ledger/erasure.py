@@ -1,0 +1,79 @@
+"""What leaves the ledger: old records, and what tells whose they were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from spanledger.guard import log
+from spanledger.ledger.queries import day_of, usd
+from spanledger.ledger.rows import Asked
+from spanledger.model import iso
+
+PERSONAL: Final = (
+    "user_id", "session_id", "conversation_id", "message_id", "metadata", "trace_id", "span_id", "parent_span_id",
+    "response_id",
+)  # fmt: skip
+"""Columns that lead to a person: by name, or by an id that another system knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A day that was pruned."""
+
+    day: str
+    records: int
+    cost_usd: str
+
+
+def old_days(asked: Asked, before: datetime) -> list[Pruned]:
+    """The days before then: calls, and their cost as decimal text."""
+    rows = asked.execute(
+        f"SELECT {day_of(asked)} AS day, sum(weight) AS records,"
+        " sum(current_cost_pusd / 1000000 * weight) AS micro, sum(current_cost_pusd % 1000000 * weight) AS rest"
+        " FROM current_costs WHERE started_at < ? GROUP BY 1 ORDER BY 1",
+        (iso(before),),
+    ).fetchall()
+    return [Pruned(row["day"], row["records"], usd((row["micro"] or 0) * 10**6 + (row["rest"] or 0))) for row in rows]
+
+
+def prune(asked: Asked, before: datetime, reason: str) -> list[Pruned]:
+    """Delete what is older, and write down what it was: days, calls, cost."""
+    days = old_days(asked, before)
+    now = iso(datetime.now(UTC))
+    for each in days:
+        asked.execute(
+            "INSERT INTO pruned_days (day, reason, records, cost_usd, pruned_at) VALUES (?, ?, ?, ?, ?)",
+            (each.day, reason, each.records, each.cost_usd, now),
+        )
+    if days:
+        bound = (iso(before),)
+        asked.execute(
+            "DELETE FROM cost_adjustments WHERE record_id IN"
+            " (SELECT record_id FROM usage_records WHERE started_at < ?)",
+            bound,
+        )
+        asked.execute("DELETE FROM usage_records WHERE started_at < ?", bound)
+    return days
+
+
+def forget(asked: Asked, user_ids: Sequence[str]) -> int:
+    """Take from the records of these users whatever leads to them; tokens and cost stay. How many records it was."""
+    empty = ", ".join(f"{name} = NULL" for name in PERSONAL)
+    return sum(
+        asked.execute(f"UPDATE usage_records SET {empty} WHERE user_id = ?", (user_id,)).rowcount
+        for user_id in user_ids
+    )
+
+
+def said(days: Sequence[Pruned], reason: str) -> None:
+    """Log what was pruned."""
+    if days:
+        log.warning(
+            "%d calls of %s were pruned from the ledger (%s); what they were stands in its table pruned_days.",
+            sum(each.records for each in days),
+            days[0].day if len(days) == 1 else f"{days[0].day} to {days[-1].day}",
+            reason,
+        )
