@@ -152,6 +152,8 @@ def _address(text: str) -> str:
     parts = urlsplit(text.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("expected an http or https address")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("expected an address without user, password, query and fragment")
     return text.strip()
 
 

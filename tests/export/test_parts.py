@@ -112,7 +112,6 @@ def test_a_refused_request_does_not_take_the_others_of_its_record_with_it(tmp_pa
             assert round_.dead == {ROWS[0]["record_id"]: "request 2 of 3: HTTP 422"}
 
 
-@pytest.mark.xfail(reason="a record with two refused requests counts as two dead records, and as sent", strict=True)
 def test_a_record_of_which_nothing_was_taken_counts_once_as_dead_and_never_as_sent(tmp_path):
     with Receiver(lambda _: Answer(422)) as receiver, Round(UsageApiSink(receiver.url), tmp_path, ROWS[:1]) as round_:
         round_.until_home()
@@ -123,7 +122,6 @@ def test_a_record_of_which_nothing_was_taken_counts_once_as_dead_and_never_as_se
         assert counted == (1, 0)
 
 
-@pytest.mark.xfail(reason="the requests accepted of a record are taken for those of the row after it", strict=True)
 def test_a_row_damaged_between_two_of_its_requests_leaves_the_next_row_whole(tmp_path):
     with Receiver() as receiver:
         receiver.answers.extend([Answer(), Answer(503)])
@@ -135,7 +133,6 @@ def test_a_row_damaged_between_two_of_its_requests_leaves_the_next_row_whole(tmp
             assert keys_in(receiver.accepted) == [KEYS[0], *KEYS[3:]]
 
 
-@pytest.mark.xfail(reason="a revived record is sent whole, with the requests that were accepted before", strict=True)
 def test_a_revived_record_repeats_only_the_request_that_was_refused(tmp_path):
     with Receiver() as receiver:
         receiver.answers.extend([Answer(), Answer(422)])
@@ -149,7 +146,6 @@ def test_a_revived_record_repeats_only_the_request_that_was_refused(tmp_path):
         assert sorted(keys_in(receiver.accepted)) == sorted(KEYS[:3])
 
 
-@pytest.mark.xfail(reason="only a whole batch without a failure ends the growing of the pauses", strict=True)
 def test_where_one_request_in_ten_fails_the_pauses_do_not_grow_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr("spanledger.recording.courier.random.uniform", lambda low, high: high)
     rows = [row(number) for number in range(60)]
@@ -159,7 +155,6 @@ def test_where_one_request_in_ten_fails_the_pauses_do_not_grow_for_ever(tmp_path
         assert round_.now < 60
 
 
-@pytest.mark.xfail(reason="the deadline is looked at before a batch, not between its requests", strict=True)
 def test_a_flush_ends_in_time_however_slow_the_receiver_is(tmp_path):
     """On a thread of its own a courier that is stopped goes on as long; without one, the caller waits."""
 

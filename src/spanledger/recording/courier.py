@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
 from spanledger import conventions
 from spanledger.guard import failures, log, noted
 from spanledger.model import compact_json
@@ -21,9 +23,13 @@ from spanledger.recording.sink import Poster, Sink, SinkError
 
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 300.0
+_LONGEST_ASKED: Final = 86400.0
 _TIDY_EVERY: Final = 3600.0
 _LOOK_ROUND: Final = 30.0
 """Seconds after which an idle courier looks for files that others have left."""
+
+ONLY: Final = "only_requests"
+"""In a row that is tried again after some of its requests were refused: their numbers."""
 
 Count = Callable[..., None]
 
@@ -46,7 +52,12 @@ class Breaker:
         ceiling = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.attempts, 16))
         pause = random.uniform(0, ceiling)  # noqa: S311  # jitter, not a secret
         self.attempts += 1
-        self.not_before = self._clock() + max(pause, error.retry_after or 0.0)
+        self.not_before = self._clock() + max(pause, min(error.retry_after or 0.0, _LONGEST_ASKED))
+
+    def succeeded(self) -> bool:
+        """Let everything through. Whether it was left alone before."""
+        failing, self.attempts = self.attempts > 0, 0
+        return failing
 
 
 class Errand:
@@ -159,8 +170,9 @@ class Courier:
         deadline = max(each.deadline for each in errands) if errands else None
         home = False
         try:
-            home = self._round(deadline)
-            self._tidy()
+            with suppress_instrumentation():  # a delivery is no span of the application's
+                home = self._round(deadline)
+                self._tidy()
         except Exception as error:  # noqa: BLE001  # the thread outlives a bad round
             failures["a round of deliveries, which will be tried again"] += 1
             noted("a round of deliveries, which will be tried again", error)
@@ -197,20 +209,23 @@ class Courier:
 
     def _empty(self, outbox: Outbox, deadline: float | None) -> bool:
         while True:
-            if self._breaker.is_open or (deadline is not None and self._clock() > deadline):
+            if self._breaker.is_open or self._is_late(deadline):
                 return not outbox.waiting(self.name, 1)
             found = outbox.waiting(self.name, self._bulk)
             if not found:
                 return True
             entries = [self._completed(entry) for entry in found]
             try:
-                self._deliver(outbox, entries)
+                self._deliver(outbox, entries, deadline)
             except SinkError as error:
                 self._failed(outbox, error)
                 return False
-            if self._breaker.attempts:
-                log.warning("%s takes records again.", self.name)
-                self._breaker.attempts = 0
+
+    def _is_late(self, deadline: float | None) -> bool:
+        """Whether this round is to end here: its time is up, or somebody is waiting for another one."""
+        if deadline is None:
+            return self._stopping or bool(self._errands)
+        return self._clock() > deadline
 
     def _completed(self, entry: Entry) -> Entry:
         try:
@@ -231,10 +246,10 @@ class Courier:
         self._count(conventions.METRIC_FAILED, 1, {conventions.SINK: self.name})
         outbox.failed(self.name, str(error))
 
-    def _deliver(self, outbox: Outbox, entries: Sequence[Entry]) -> None:
+    def _deliver(self, outbox: Outbox, entries: Sequence[Entry], deadline: float | None) -> None:
         """Send. Raises `SinkError` where it may pass."""
         if hasattr(self._sink, "post"):
-            self._post(outbox, entries)
+            self._post(outbox, entries, deadline)
             return
         cursor = outbox.cursor(self.name)
         if not getattr(self._sink, "idempotent", False) and cursor.leased <= cursor.seq:
@@ -253,31 +268,40 @@ class Courier:
                 self._send(outbox, entries[:middle])
                 self._send(outbox, entries[middle:])
                 return
-            self._bury(outbox, entries[0], str(error))
+            self._bury(outbox, entries[0], [str(error)])
             outbox.taken(self.name, entries[0].seq)
         else:
             self._took(outbox, entries[-1].seq, len(entries))
 
-    def _post(self, outbox: Outbox, entries: Sequence[Entry]) -> None:
+    def _post(self, outbox: Outbox, entries: Sequence[Entry], deadline: float | None) -> None:
         """Send one request after the other; after a failure the next attempt goes on where this one ended."""
         accepted = outbox.cursor(self.name).parts
         for entry in entries:
+            refusals: dict[int, str] = {}
+            wanted = entry.row.get(ONLY)
             try:
                 parts = self._try(partial(_parts, row=entry.row))
             except SinkError as error:
-                self._bury(outbox, entry, str(error))
-                parts = []
+                parts, refusals = [], {0: str(error)}
             for number in range(accepted, len(parts)):
-                key = f"{entry.row['record_id']}-{number}"
+                if self._is_late(deadline):
+                    return
+                if wanted is not None and number not in wanted:
+                    continue
                 try:
-                    self._try(partial(_post, part=parts[number], key=key))
+                    self._try(partial(_post, part=parts[number], key=f"{entry.row['record_id']}-{number}"))
                 except SinkError as error:
                     if not error.permanent:
                         raise
-                    self._bury(outbox, entry, f"request {number + 1} of {len(parts)}: {error}")
+                    refusals[number] = f"request {number + 1} of {len(parts)}: {error}"
+                    self._bury(outbox, entry, list(refusals.values()), only=list(refusals))
+                else:
+                    self._through()
                 outbox.part_taken(self.name, number + 1)
+            if refusals and not parts:
+                self._bury(outbox, entry, list(refusals.values()))
             accepted = 0
-            self._took(outbox, entry.seq, 1, synced=entry is entries[-1])
+            self._took(outbox, entry.seq, 0 if refusals else 1, synced=entry is entries[-1])
 
     def _try(self, attempt: Callable[[Any], Any]) -> Any:
         """What the sink answers, where an error that it did not foresee is one that may pass."""
@@ -290,20 +314,32 @@ class Courier:
             noted(f"a delivery to {self.name}, which will be tried again", error)
             raise SinkError(type(error).__name__) from error
 
+    def _through(self) -> None:
+        if self._breaker.succeeded():
+            log.warning("%s takes records again.", self.name)
+
     def _took(self, outbox: Outbox, seq: int, number: int, *, synced: bool = True) -> None:
         outbox.taken(self.name, seq, synced=synced)
-        self._count(conventions.METRIC_SENT, number, {conventions.SINK: self.name})
+        if number:
+            self._through()
+            self._count(conventions.METRIC_SENT, number, {conventions.SINK: self.name})
 
-    def _bury(self, outbox: Outbox, entry: Entry, reason: str) -> None:
+    def _bury(self, outbox: Outbox, entry: Entry, reasons: Sequence[str], only: Sequence[int] | None = None) -> None:
+        """Put a row aside, for the last of these reasons. It is one dead row, however many reasons there are.
+
+        `only`: the requests that were refused, if others were not.
+        """
         log.warning(
             "%s refuses record %s for good (%s); it is kept in the outbox as dead, the rest goes on."
             " 'spanledger outbox dead' shows it.",
             self.name,
             entry.row.get("record_id"),
-            reason,
+            reasons[-1],
         )
-        outbox.bury(self.name, entry.seq, reason, compact_json({k: v for k, v in entry.row.items() if v is not None}))
-        self._count(conventions.METRIC_DEAD, 1, {conventions.SINK: self.name})
+        known = {name: value for name, value in {**entry.row, ONLY: only}.items() if value is not None}
+        outbox.bury(self.name, entry.seq, reasons[-1], compact_json(known))
+        if len(reasons) == 1:
+            self._count(conventions.METRIC_DEAD, 1, {conventions.SINK: self.name})
 
 
 def _parts(sink: Poster, *, row: dict[str, Any]) -> Sequence[Any]:

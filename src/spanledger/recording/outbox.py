@@ -9,6 +9,7 @@ by whoever is alive.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -227,9 +228,17 @@ class Outbox:
                         (draft.record_id, draft.settle_at, _crc(draft.body), draft.body),
                     )
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                if self._reaches_bound(sum(len(draft.body) for draft in drafts)):
                     raise OutboxFullError(str(error)) from error
-                raise
+                raise OSError(errno.ENOSPC, "the disk is full") from error
+
+    def _reaches_bound(self, more: int) -> bool:
+        """Whether so many bytes more are too many for the file's own bound."""
+        asked = ("page_count", "freelist_count", "max_page_count")
+        pages, free, most = (self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in asked)
+        return int(pages - free + 2 * more // _PAGE + 8) >= int(most)
 
     def settle(self, record_ids: Iterable[str]) -> None:
         """These rows are final, and those that nobody has settled for long: a row that isn't holds up all after it."""
@@ -250,16 +259,15 @@ class Outbox:
         """
         with self._lock:
             found = [] if self.closed else self._connection.execute(_WAITING, (sink, most)).fetchall()
-        entries = []
+        entries: list[Entry] = []
         for seq, crc, body in found:
             if _crc(body) != crc:
                 self.bury(sink, seq, "the row is damaged: its checksum is wrong", body)
+                if not entries:  # what was accepted of it is not of the row after it
+                    self.taken(sink, seq)
                 continue
             entries.append(Entry(seq, {**_NOTHING, **json.loads(body)}))
-        if found and not entries:
-            self.taken(sink, found[-1][0])
-            return self.waiting(sink, most)
-        return entries
+        return self.waiting(sink, most) if found and not entries else entries
 
     def lease(self, sink: str, seq: int) -> None:
         """Everything up to `seq` is being sent as one batch: until it is answered, `waiting` gives just that."""
@@ -302,7 +310,8 @@ class Outbox:
         with self._lock, self._transaction() as connection:
             connection.execute(
                 "INSERT INTO dead VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT (seq, sink) DO UPDATE SET reason = dead.reason || '; ' || excluded.reason",
+                " ON CONFLICT (seq, sink) DO UPDATE SET reason = dead.reason || '; ' || excluded.reason,"
+                " body = excluded.body",
                 (seq, sink, reason[:500], time.time_ns(), body),
             )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -88,6 +90,10 @@ class Writer:
         self._delivery: Delivery | None = None
         self._full = False
         self._failing = False
+        self._trouble = "outbox_unavailable"
+        """Why what is lost while the outbox can't be written is lost."""
+        self._unsaid: Counter[str] = Counter()
+        """Losses that could not be written down yet, by reason."""
 
     @property
     def here(self) -> bool:
@@ -146,7 +152,7 @@ class Writer:
         done = self._delivery is None or self._delivery.stop(max(0.1, deadline - time.monotonic()))
         self._close()
         if self._unwritten:
-            self._lose("outbox_unavailable", len(self._unwritten))
+            self._lose(self._trouble, len(self._unwritten))
         return done and not self._unwritten
 
     def _close(self) -> None:
@@ -288,7 +294,9 @@ class Writer:
         try:
             self._open_outbox().append(drafts)
         except OutboxFullError:
-            self._lose("outbox_full", count)
+            refused = self._append_what_fits(drafts)
+            self.committed += count - refused
+            self._lose("outbox_full", refused)
             if not self._full:
                 log.error("The outbox is full: new records are refused and counted until a sink takes some.")
             self._full = True
@@ -303,9 +311,22 @@ class Writer:
         else:
             self._full = False
             self.committed += count
+            if self._unsaid:
+                self._say_losses()
         self._unwritten = []
         if self._delivery is not None:
             self._delivery.wake(count)
+
+    def _append_what_fits(self, drafts: Sequence[Draft]) -> int:
+        """Commit one after the other until the outbox is full; how many records are refused then."""
+        from spanledger.recording.outbox import OutboxFullError  # noqa: PLC0415  # with the first record
+
+        for number, draft in enumerate(drafts):
+            try:
+                self._open_outbox().append([draft])
+            except OutboxFullError:
+                return sum(not each.replaces for each in drafts[number:])
+        return 0
 
     def _open_outbox(self) -> Outbox:
         """This process's outbox, a new one where there is none or the last one was damaged."""
@@ -318,6 +339,8 @@ class Writer:
 
     def _outbox_unavailable(self, error: Exception) -> None:
         surplus = len(self._unwritten) - MOST_KEPT_IN_MEMORY
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        self._trouble = "disk_full" if full else "outbox_unavailable"
         if not failures["the outbox"]:
             log.error(
                 "The outbox can't be written (%s: %s). Calls go on; up to %d records wait in memory for another try.",
@@ -328,7 +351,7 @@ class Writer:
         failures["the outbox"] += 1
         if surplus > 0:
             del self._unwritten[MOST_KEPT_IN_MEMORY:]
-            self._lose("outbox_unavailable", surplus)
+            self._lose(self._trouble, surplus)
 
     def _settle(self, record: UsageRecord) -> None:
         try:
@@ -339,16 +362,29 @@ class Writer:
             noted("a metric point", error)
 
     def _lose(self, reason: str, count: int) -> None:
+        if not count:
+            return
         if self._meters is not None:
             self._meters.count(conventions.METRIC_LOST, count, {conventions.REASON: reason})
-        line = json.dumps({"at": time.time(), "reason": reason, "count": count, "pid": os.getpid()})
-        try:
-            private_directory(self._plan.losses.parent)
-            descriptor = os.open(self._plan.losses, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "a") as file:
-                file.write(line + "\n")
-        except OSError:
-            log.error("%d records were lost (%s), and the loss itself can't be written down.", count, reason)
+        self._unsaid[reason] += count
+        self._say_losses()
+
+    def _say_losses(self) -> None:
+        """Write down what was lost; where that can't be done, as on a full disk, later."""
+        for reason, count in list(self._unsaid.items()):
+            line = json.dumps({"at": time.time(), "reason": reason, "count": count, "pid": os.getpid()})
+            try:
+                private_directory(self._plan.losses.parent)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(self._plan.losses, flags, 0o600)
+                try:
+                    os.write(descriptor, f"{line}\n".encode())
+                finally:
+                    os.close(descriptor)
+            except OSError:
+                log.error("%d records were lost (%s), and the loss itself can't be written down yet.", count, reason)
+                return
+            del self._unsaid[reason]
 
     def observe(self) -> int:
         """Commit what was queued before, then the number of records waiting."""

@@ -61,8 +61,8 @@ def attributes_of(row: Row) -> dict[str, Any]:
         if part is not None:
             found[part] = found.get(part, 0.0) + amount / 1e12
     metadata: Mapping[str, Any] = json.loads(row.get("metadata") or "{}")
-    found.update({conventions.METADATA_PREFIX + key: _plain(value) for key, value in metadata.items()})
-    return found
+    found.update({conventions.METADATA_PREFIX + key: value for key, value in metadata.items()})
+    return {name: _plain(value) for name, value in found.items()}
 
 
 def ended_ns(row: Row) -> int:
@@ -80,4 +80,10 @@ def by_resource(rows: Sequence[Row]) -> dict[tuple[tuple[str, Any], ...], list[R
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, (str, bool, int, float)) else json.dumps(value)
+    """What OTLP has a word for: the exporters drop an attribute that they can't encode."""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return [_plain(each) for each in value]
+    if isinstance(value, (bool, float)) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        return value
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode("utf-8", "replace").decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -47,7 +48,7 @@ class Http:
             answer = self._open().post(
                 self._url, data=body.encode(), headers=sent, timeout=_TIMEOUT, allow_redirects=False
             )
-        except requests.RequestException as error:
+        except (requests.RequestException, UnicodeError) as error:
             raise SinkError(f"{type(error).__name__} at {masked_url(self._url)}") from error
         check(answer)
         return answer
@@ -61,7 +62,7 @@ class Http:
     def _open(self) -> requests.Session:
         if self._session is None:
             self._session = requests.Session()
-            self._session.auth = _as_it_is  # or requests takes credentials for this host from ~/.netrc
+            self._session.auth = as_it_is
         return self._session
 
 
@@ -82,7 +83,8 @@ def seconds(retry_after: str | None) -> float | None:
     if retry_after is None:
         return None
     try:
-        return max(0.0, float(retry_after))
+        pause = float(retry_after)
+        return max(0.0, pause) if math.isfinite(pause) else None
     except ValueError:
         pass
     try:
@@ -99,10 +101,11 @@ def masked(headers: Mapping[str, str]) -> dict[str, str]:
 def masked_url(url: str) -> str:
     """An address as it may be logged: without user, password and query."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
-def _as_it_is(request: Any) -> Any:
+def as_it_is(request: Any) -> Any:
+    """An authorization that adds nothing: without any, requests takes credentials for the host from ~/.netrc."""
     return request

@@ -45,13 +45,18 @@ class JsonlSink:
         private_file(self._path)
         if self._path.stat().st_size >= self._max_bytes:
             self._rotate()
-        with self._path.open("ab") as file:
+        lines = "".join(f"{compact_json(dict(row))}\n" for row in rows).encode("utf-8", "backslashreplace")
+        with self._path.open("ab", buffering=0) as file:
             whole = self._whole_bytes()
             if whole != file.tell():  # whoever wrote last died in the middle of a line, which is sent again
                 os.ftruncate(file.fileno(), whole)
-            file.write("".join(f"{compact_json(dict(row))}\n" for row in rows).encode("utf-8", "backslashreplace"))
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                while lines:
+                    lines = lines[file.write(lines) :]
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), whole)  # the rows come again
+                raise
 
     def _whole_bytes(self) -> int:
         """Where the last whole line ends."""
@@ -83,10 +88,15 @@ class ConsoleSink:
     name = "console"
 
     def send(self, rows: Sequence[Row]) -> None:
-        """Print the rows."""
-        for row in rows:
-            known = {name: value for name, value in row.items() if value is not None}
-            print(f"spanledger {compact_json(known)}", file=sys.stderr, flush=True)  # noqa: T201  # it is the console
+        """Print the rows. Raises `SinkError`."""
+        known = ({name: value for name, value in row.items() if value is not None} for row in rows)
+        try:
+            if sys.stderr is None:
+                raise SinkError("there is no standard error")
+            sys.stderr.write("".join(f"spanledger {compact_json(each)}\n" for each in known))
+            sys.stderr.flush()
+        except (OSError, ValueError) as error:  # a broken pipe, a closed file
+            raise SinkError(f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         """Nothing is held open."""

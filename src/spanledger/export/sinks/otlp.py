@@ -20,13 +20,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from spanledger.export.formats.otlp import EVENT, attributes_of, by_resource, ended_ns
-from spanledger.export.sinks.http import check
+from spanledger.export.sinks.http import as_it_is, check
 from spanledger.guard import log
 from spanledger.recording.sink import Row, SinkError
 from spanledger.version import __version__
 
 _SCOPE: Final = InstrumentationScope("spanledger", __version__)
-_PERMANENT: Final = ("INVALID_ARGUMENT", "OUT_OF_RANGE")
 
 
 class OtlpSink:
@@ -95,7 +94,7 @@ class _Once(requests.Session):
             how["verify"] = self.verify
         try:
             self.answer = super().request(method, url, **how)
-        except requests.RequestException as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is not the records' fault
             self.answer = error
         seen = requests.Response()
         seen.status_code, seen._content = 200, b""  # noqa: SLF001  # there is no other way to make one
@@ -107,6 +106,7 @@ class _OverHttp:
         from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter  # noqa: PLC0415  # as needed
 
         self._session = _Once()
+        self._session.auth = as_it_is
         self.exporter = OTLPLogExporter(session=self._session)
 
     def export(self, records: Sequence[ReadableLogRecord]) -> tuple[int, str]:
@@ -150,7 +150,10 @@ class _OverGrpc:
             ).partial_success
         except grpc.RpcError as error:
             code = error.code().name
-            raise SinkError(f"gRPC {code}", permanent=code in _PERMANENT, retry_after=_asked(error)) from error
+            too_large = code == "RESOURCE_EXHAUSTED" and "larger than max" in (error.details() or "")
+            raise SinkError(
+                f"gRPC {code}", permanent=too_large or code == "INVALID_ARGUMENT", retry_after=_asked(error)
+            ) from error
         return told.rejected_log_records, told.error_message
 
 
