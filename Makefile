@@ -25,7 +25,8 @@ demo: install ## The main job: an application, a provider of our own, and the re
 test: install ## All tests but the slow ones.
 	$(BIN)/python -m pytest
 
-soak: install ## Thousands of random hostile answers for every SDK; takes hours.
+soak: install ## The long forms: kills, power cuts, outages, servers, then hostile answers for every SDK; takes hours.
+	SPANLEDGER_SOAK=1 $(BIN)/python -m pytest --timeout 0 tests/recording tests/postgresql tests/trips
 	SPANLEDGER_SOAK=1 $(BIN)/python -m pytest --timeout 0 tests/instrumentation/test_hostile*.py
 
 matrix: install ## The SDK tests in every supported cell of Python and SDKs, then beside everybody else's tracing.
@@ -39,6 +40,7 @@ bench: install ## What watching a call costs, beside the bare SDK and a peer.
 	$(BIN)/uv pip install -q --python $(BIN)/python --group bench
 	$(BIN)/python benchmarks/prices.py
 	$(BIN)/python benchmarks/spans.py
+	$(BIN)/python benchmarks/deliveries.py
 	$(BIN)/python benchmarks/calls.py
 
 lint: install ## Style.

@@ -612,7 +612,8 @@ def ledger() -> Iterator[str]:
         "# Ledger",
         "",
         *_filled(
-            "The ledger is an SQLite file or a PostgreSQL database. `usage_records` has one row per model call, `cost_adjustments` what calls"
+            "The ledger is an SQLite file or a PostgreSQL database. `usage_records` has one row per model call,"
+            " `cost_adjustments` what calls"
             " are known to have cost since. Unknown is NULL; 0 means that the provider reported none. No prompt,"
             " answer, header, key or error message is in it."
         ),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -185,11 +186,10 @@ def row_of(record: UsageRecord) -> dict[str, Any]:
     Times are ISO-8601 UTC text with microseconds, durations whole milliseconds, JSON columns text.
     """
     row = dict.fromkeys(COLUMNS)
-    for holder, names in _PARTS:
+    for holder, names, values in _PARTS:
         part = record if holder is None else getattr(record, holder)
         if part is not None:
-            for name in names:
-                row[name] = getattr(part, name)
+            row.update(zip(names, values(part), strict=True))
     row["duration_ms"] = _milliseconds(record.duration_ns)
     row["time_to_first_chunk_ms"] = _milliseconds(record.time_to_first_chunk_ns)
     row["started_at"] = iso(record.started_at)
@@ -221,25 +221,31 @@ def _milliseconds(nanoseconds: int | None) -> int | None:
 
 
 _OWN = tuple(each.name for each in fields(UsageRecord) if each.name not in _NESTED and not each.name.endswith("_ns"))
-_PARTS: Final[tuple[tuple[str | None, tuple[str, ...]], ...]] = (
-    (None, _OWN),
-    ("usage", tuple(each.name for each in fields(Usage))),
-    ("cost", Cost._fields),
-    ("attribution", tuple(each.name for each in fields(Attribution))),
+_PARTS: Final[tuple[tuple[str | None, tuple[str, ...], Callable[[Any], Any]], ...]] = tuple(
+    (holder, names, attrgetter(*names))
+    for holder, names in (
+        (None, _OWN),
+        ("usage", tuple(each.name for each in fields(Usage))),
+        ("cost", Cost._fields),
+        ("attribution", tuple(each.name for each in fields(Attribution))),
+    )
 )
-COLUMNS: Final = (*(name for _, names in _PARTS for name in names), "duration_ms", "time_to_first_chunk_ms")
+COLUMNS: Final = (*(name for _, names, _ in _PARTS for name in names), "duration_ms", "time_to_first_chunk_ms")
 """The ledger's columns, `recorded_at` apart, which the ledger itself fills."""
 
 
 def compact_json(value: Any) -> str:
     """JSON text without spaces, plain mappings only, NaN refused."""
-    return json.dumps(value, separators=(",", ":"), default=_plain, allow_nan=False)
+    return _encode(value)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     return str(value)
+
+
+_encode: Final = json.JSONEncoder(separators=(",", ":"), default=_plain, allow_nan=False).encode
 
 
 def iso(moment: datetime) -> str:

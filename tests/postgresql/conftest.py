@@ -11,7 +11,7 @@ numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def postgres():
-    with Server() as running:
+    with Server(fsync="off") as running:
         yield running
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from spanledger.guard import log
 from spanledger.ledger.addresses import libpq_url, shown
 from spanledger.ledger.erasure import Pruned, prune, said
-from spanledger.ledger.rows import COLUMNS, ENRICHED, Asked
+from spanledger.ledger.rows import COLUMNS, Asked, enriched
 from spanledger.model import AS_JSON, iso
 from spanledger.recording.sink import Row, SinkError
 
@@ -38,7 +38,7 @@ _NAMES: Final = ", ".join((*COLUMNS, "recorded_at"))
 _COPY: Final = f"COPY spanledger_incoming ({_NAMES}) FROM STDIN"
 _MERGE: Final = (
     f"INSERT INTO usage_records ({_NAMES}) SELECT {_NAMES} FROM spanledger_incoming"
-    f" ON CONFLICT (record_id) DO UPDATE SET {ENRICHED}"
+    f" ON CONFLICT (record_id) DO UPDATE SET {enriched(COLUMNS)}"
 )
 _STATE: Final = (
     "SELECT to_regclass('usage_records') IS NOT NULL, to_regclass('spanledger_schema') IS NOT NULL,"
@@ -279,18 +279,18 @@ def _turns(rows: Sequence[Row]) -> list[list[Row]]:
 
 def _line(row: Row, now: str) -> str:
     """A row in COPY's text format."""
-    fields = ["\\N"] * len(COLUMNS)
+    fields = ["\\N"] * (len(COLUMNS) + 1)
     for name, value in row.items():
-        if value is None or name not in _PLACES:
+        place = _PLACES.get(name)
+        if value is None or place is None:
             continue
         if isinstance(value, str):
             if name in _JSON and _UNSTORABLE.search(value):
                 value = json.dumps(_storable(json.loads(value)))  # noqa: PLW2901  # jsonb has no word for them
-            text = _SPECIAL.sub(_escaped, value) if _SPECIAL.search(value) else value
+            fields[place] = _SPECIAL.sub(_escaped, value) if _SPECIAL.search(value) else value
         else:
-            text = ("t" if value else "f") if name in _FLAGS else str(value)
-        fields[_PLACES[name]] = text
-    fields.append(row.get("recorded_at") or now)
+            fields[place] = ("t" if value else "f") if name in _FLAGS else str(value)
+    fields[-1] = row.get("recorded_at") or now
     return "\t".join(fields) + "\n"
 
 

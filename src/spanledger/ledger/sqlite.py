@@ -10,14 +10,15 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from importlib import resources
+from operator import itemgetter
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from spanledger.guard import log
 from spanledger.ledger.erasure import prune, said
-from spanledger.ledger.rows import COLUMNS, ENRICHED
+from spanledger.ledger.rows import COLUMNS, enriched
 from spanledger.model import iso
 from spanledger.recording.files import Lease, private_directory, private_file
 from spanledger.recording.sink import Row, SinkError
@@ -27,13 +28,11 @@ MIGRATIONS: Final = ("schema_sqlite.sql", *(f"schema_sqlite_{number}.sql" for nu
 LEASE_WAIT: Final = 2.0
 Answer = TypeVar("Answer")
 
-_UPSERT: Final = (
-    f"INSERT INTO usage_records ({', '.join(COLUMNS)}, recorded_at) VALUES ({', '.join('?' * len(COLUMNS))}, ?)"
-    f" ON CONFLICT (record_id) DO UPDATE SET {ENRICHED}"
-)
-
 
 _left_open: Final[list[sqlite3.Connection]] = []
+
+
+_KNOWN: Final = frozenset((*COLUMNS, "recorded_at"))
 
 
 class LedgerVersionError(Exception):
@@ -68,8 +67,16 @@ class SqliteLedger:
         Raises `SinkError`.
         """
         now = iso(self._clock())
-        values = [(*(_stored(row.get(name)) for name in COLUMNS), row.get("recorded_at") or now) for row in rows]
-        self.write(lambda connection: connection.executemany(_UPSERT, values))
+        alike = _alike([row if "recorded_at" in row else {**row, "recorded_at": now} for row in rows])
+
+        def keep(connection: sqlite3.Connection, stored: Callable[[Any], Any]) -> None:
+            for upsert, values in alike:
+                connection.executemany(upsert, map(stored, values))
+
+        try:
+            self.write(lambda connection: keep(connection, tuple))
+        except UnicodeEncodeError:
+            self.write(lambda connection: keep(connection, lambda each: tuple(map(_stored, each))))
 
     def write(self, statements: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """Run statements in one transaction, in turn with other writers. Raises `SinkError`."""
@@ -185,6 +192,34 @@ class SqliteLedger:
             raise
         self._connection.execute("COMMIT")
         return answer
+
+
+@lru_cache(maxsize=256)
+def _upsert_of(names: tuple[str, ...]) -> tuple[str, Callable[[Row], tuple[Any, ...]]]:
+    """The statement for rows that have these keys, and what takes its values out of one.
+
+    A row has half of the columns or less, and to bind a value takes longer than to store it.
+    """
+    known = [name for name in names if name in _KNOWN]
+    statement = (
+        f"INSERT INTO usage_records ({', '.join(known)}) VALUES ({', '.join('?' * len(known))})"
+        f" ON CONFLICT (record_id) DO UPDATE SET {enriched(known)}"
+    )
+    return statement, itemgetter(*known)
+
+
+def _alike(rows: Sequence[Row]) -> list[tuple[str, list[tuple[Any, ...]]]]:
+    """Statements and the values of the rows they are for. Rows of one record keep their order."""
+    if len({row["record_id"] for row in rows}) < len(rows):
+        return [(statement, [values(row)]) for row in rows for statement, values in (_upsert_of(tuple(row)),)]
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row), []).append(row)
+    return [
+        (statement, list(map(values, of_it)))
+        for names, of_it in found.items()
+        for statement, values in (_upsert_of(names),)
+    ]
 
 
 def _stored(value: object) -> object:

@@ -57,7 +57,7 @@ class Completion:
 
     def price_row(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row that was written without a price, with it."""
-        if row["cost_status"] is not None:
+        if row.get("cost_status") is not None:
             return row
         whole = {**dict.fromkeys(COLUMNS), **row}  # an outbox may be of an earlier version
         return {**row, **cost_columns(price_of_row(self._prices.wait(), whole))}

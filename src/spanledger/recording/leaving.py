@@ -40,7 +40,7 @@ _leave: Callable[[int], NoReturn] = os._exit
 
 
 def leave_late(finish: Callable[[], Any]) -> None:
-    """In a forked child: call `finish` when it leaves by `os._exit`, past atexit, as workers of task queues do."""
+    """Call `finish` when a process leaves by `os._exit`, past atexit, as the workers of task queues do."""
 
     def leave(status: int) -> NoReturn:
         try:

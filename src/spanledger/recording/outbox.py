@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from spanledger.model import COLUMNS
 from spanledger.recording.files import Lease, private_directory, private_file, sync_directory
 
 VERSION: Final = 2
@@ -54,7 +53,7 @@ _MIGRATIONS: Final = {
 }
 """Version of a file → what makes it one of the next version."""
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_NOTHING: Final = dict.fromkeys(COLUMNS)
+_encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 _WAITING: Final = (
@@ -97,8 +96,7 @@ class Draft:
     def of(cls, row: dict[str, Any], settle_at: int = 0, replaces: tuple[str, ...] = ()) -> Draft:
         """The draft of a row. Raises `ValueError` for what JSON has no word for."""
         known = {"v": _ROW_VERSION, **{name: value for name, value in row.items() if value is not None}}
-        body = json.dumps(known, separators=(",", ":"), allow_nan=False)
-        return cls(row["record_id"], body, settle_at, replaces)
+        return cls(row["record_id"], _encode(known), settle_at, replaces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +105,7 @@ class Entry:
 
     seq: int
     row: dict[str, Any]
+    """What is unknown is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +265,9 @@ class Outbox:
                 if not entries:  # what was accepted of it is not of the row after it
                     self.taken(sink, seq)
                 continue
-            entries.append(Entry(seq, {**_NOTHING, **json.loads(body)}))
+            row = json.loads(body)
+            del row["v"]
+            entries.append(Entry(seq, row))
         return self.waiting(sink, most) if found and not entries else entries
 
     def lease(self, sink: str, seq: int) -> None:
@@ -337,7 +338,7 @@ class Outbox:
                     for body, seq, sink in connection.execute(f"SELECT body, {keys} FROM {table}").fetchall():
                         row = change(json.loads(body))
                         if row is not None:
-                            text = json.dumps(row, separators=(",", ":"), allow_nan=False)
+                            text = _encode(row)
                             values = (text, _crc(text), seq) if table == "records" else (text, None, seq, sink)
                             changed += connection.execute(statement, values).rowcount
         self.checkpoint()

@@ -139,6 +139,7 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 def _register(recorder: Recorder) -> None:
     if not _at_fork:
         os.register_at_fork(after_in_child=_after_fork)
+        leave_late(_shut_down_all)
         _at_fork.append(True)
     _recorders.add(recorder)
     commit_on_sigterm(_commit_all)
@@ -146,6 +147,11 @@ def _register(recorder: Recorder) -> None:
 
 _at_fork: Final[list[bool]] = []
 """Whether forks are watched."""
+
+
+def _shut_down_all() -> None:
+    for recorder in list(_recorders):
+        recorder.shutdown()
 
 
 def _commit_all() -> None:
@@ -156,4 +162,3 @@ def _commit_all() -> None:
 def _after_fork() -> None:
     for recorder in list(_recorders):
         recorder.restart_after_fork()
-    leave_late(lambda: [recorder.shutdown() for recorder in list(_recorders)])

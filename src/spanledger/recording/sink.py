@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 Row = Mapping[str, Any]
-"""One record under the ledger's column names, as `model.row_of` makes it."""
+"""One record under the ledger's column names, as `model.row_of` makes it; what is unknown may be left out."""
 
 
 class Sink(Protocol):

@@ -134,8 +134,15 @@ class Writer:
 
     def commit(self, timeout: float) -> bool:
         """Commit what was queued before."""
-        if self._thread is None or self._stopped:
+        if self._thread is None:
             return True
+        if self._stopped:  # a signal in the middle of an exit
+            if self._thread.is_alive():
+                self._thread.join(timeout)
+            if self.here or self._thread.is_alive():
+                return False
+            self._take_all()
+            return not self._unwritten
         done = threading.Event()
         self._queue.put(Item(None, settles=True, done=done))
         return done.wait(timeout)

@@ -27,6 +27,8 @@ _WORDS: Final = frozenset(
     }
 )
 """Members of a usage object whose text says how to read or price a count."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+"""What a field of a usage object is called; anything else may be somebody's text."""
 _WORD: Final = re.compile(r"[\w./:@-]{1,80}")
 _WIDTH: Final = 64
 
@@ -146,7 +148,7 @@ def plain(value: Any, depth: int = _DEPTH) -> Any:
     return {
         name: word if name in _WORDS and _isplain_word(word := plain_word(each)) else plain(each, depth - 1)
         for name, each in members
-        if each is not None
+        if each is not None and _NAME.fullmatch(str(name))
     }
 
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from spanledger.model import compact_json
+from spanledger.model import COLUMNS, compact_json
 from spanledger.recording.files import Lease, private_file
 from spanledger.recording.sink import Row, SinkError
 
 _KEPT: Final = 10
+_NOTHING: Final = dict.fromkeys(COLUMNS)
 
 
 class JsonlSink:
@@ -45,7 +46,7 @@ class JsonlSink:
         private_file(self._path)
         if self._path.stat().st_size >= self._max_bytes:
             self._rotate()
-        lines = "".join(f"{compact_json(dict(row))}\n" for row in rows).encode("utf-8", "backslashreplace")
+        lines = "".join(f"{compact_json({**_NOTHING, **row})}\n" for row in rows).encode("utf-8", "backslashreplace")
         with self._path.open("ab", buffering=0) as file:
             whole = self._whole_bytes()
             if whole != file.tell():  # whoever wrote last died in the middle of a line, which is sent again
