@@ -332,8 +332,12 @@ def _allowed() -> Sequence[str]:
 
 
 def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Runtime:
+    from spanledger.recording.losses import LOSSES, Losses  # noqa: PLC0415
     from spanledger.recording.recorder import Recorder  # noqa: PLC0415
     from spanledger.recording.writer import Plan  # noqa: PLC0415
+
+    for name in sink_names(settings):  # what they import is imported now, and not by the first call
+        _sink(name, settings)
 
     prices = prices_of(settings)
     completion = Completion(prices, lambda: service_of(settings, tracer_provider))
@@ -347,7 +351,7 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
             priced=lambda: completion.ready,
             others=_others,
             sync=settings.durability == "sync",
-            losses=settings.state_dir / "losses.jsonl",
+            losses=Losses(settings.state_dir / LOSSES),
         )
     )
     engine = Engine(

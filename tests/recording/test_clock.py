@@ -44,9 +44,7 @@ def delivered(directory, sink, rows, wall):
     outbox = Outbox.create(directory, ["ledger"], full_sync=False, max_bytes=2**20)
     for each in rows:
         outbox.append([Draft.of(each)])
-    made = Delivery(
-        [sink], directory, batch_size=10, flush_interval=0.01, count=lambda *_: None, wall=lambda: wall.timestamp()
-    )
+    made = Delivery([sink], directory, batch_size=10, flush_interval=0.01, count=lambda *_: None, wall=wall.timestamp)
     made._own = outbox
     assert made.drain(30)
     made.stop(1)

@@ -17,6 +17,7 @@ from collections import Counter
 from spanledger.model import Cost, UsageRecord, at, record_id_at
 from spanledger.recording.delivery import Delivery
 from spanledger.recording.outbox import Outbox
+from spanledger.recording.losses import Losses
 from spanledger.recording.recorder import Recorder
 from spanledger.recording.writer import Plan
 
@@ -56,7 +57,7 @@ recorder = Recorder(Plan(
     outbox=lambda: Outbox.create(home / "outbox", ["memory"], full_sync=True, max_bytes=2**30),
     delivery=lambda count: Delivery([Gate()], home / "outbox", batch_size=100, flush_interval=0.01, count=count),
     meters=lambda _: Meters(), finish=lambda record: record, price=lambda record: record, priced=lambda: True,
-    others=lambda: False, sync=False, losses=home / "losses.jsonl",
+    others=lambda: False, sync=False, losses=Losses(home / "losses.jsonl"),
 ))
 recorded = 0
 
@@ -97,7 +98,8 @@ for line in lines:
 left = sorted(path.name for path in home.rglob("*") if path.is_file() and path.name != "losses.jsonl")
 print(json.dumps({
     "recorded": recorded, "before": before, "full": full, "while_full": while_full, "lost": lost, "losses": losses,
-    "taken": len(taken), "taken_while_full": taken_while_full, "again": again, "home": home_in_time, "attempts": sum(taken.values()),
+    "taken": len(taken), "taken_while_full": taken_while_full, "again": again, "home": home_in_time,
+    "attempts": sum(taken.values()),
     "first_missing": sum(str(each) not in taken for each in range(before)), "last": str(recorded - 1) in taken,
     "left": left,
 }))

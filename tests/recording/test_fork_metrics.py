@@ -25,7 +25,8 @@ reader = InMemoryMetricReader(preferred_temporality={Counter: kind, Histogram: k
 provider = MeterProvider([reader])
 theirs = provider.get_meter("theirs").create_counter("theirs")
 spanledger.configure(meter_provider=provider)
-client = OpenAI(api_key="x", http_client=web.Client(transport=web.MockTransport(lambda _: web.Response(200, json=BODY))))
+transport = web.MockTransport(lambda _: web.Response(200, json=BODY))
+client = OpenAI(api_key="x", http_client=web.Client(transport=transport))
 
 def call(times):
     for _ in range(times):
@@ -123,7 +124,8 @@ import spanledger
 BODY = {"id": "c", "model": "gpt-4o", "choices": [],
         "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}}
 web = importlib.import_module(DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
-client = OpenAI(api_key="x", http_client=web.Client(transport=web.MockTransport(lambda _: web.Response(200, json=BODY))))
+transport = web.MockTransport(lambda _: web.Response(200, json=BODY))
+client = OpenAI(api_key="x", http_client=web.Client(transport=transport))
 
 def call(times):
     for _ in range(times):

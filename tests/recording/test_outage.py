@@ -103,7 +103,8 @@ moment = time.time_ns()
 for each in range(number):
     made = UsageRecord(
         record_id=record_id_at(moment + each), started_at=at(moment), operation="chat", provider="openai",
-        source="tests", response_id=f"{name} {each}", request_model="gpt-4o", usage=Usage(input_tokens=1, usage_status="reported"),
+        source="tests", response_id=f"{name} {each}", request_model="gpt-4o",
+        usage=Usage(input_tokens=1, usage_status="reported"),
         cost=Cost(cost_pusd=1, cost_status="priced"),
     )
     before = time.perf_counter()

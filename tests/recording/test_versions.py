@@ -146,6 +146,8 @@ def test_a_file_of_a_later_version_is_left_untouched_and_said_once(tmp_path, cap
     assert (ledger.sent, path.read_bytes()) == ([], before)
     said = [record.getMessage() for record in caplog.records]
     assert said == [
-        f"The outbox file {path} can't be read (it is of version {VERSION + 1}, this spanledger knows {VERSION};"
-        " upgrade spanledger); it is left as it is."
+        (
+            f"The outbox file {path} can't be read (it is of version {VERSION + 1}, this spanledger knows {VERSION};"
+            " upgrade spanledger); it is left as it is."
+        )
     ]

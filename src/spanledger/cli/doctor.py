@@ -20,6 +20,7 @@ from spanledger.instrumentation.spec import Provider
 from spanledger.ledger import books
 from spanledger.ledger.addresses import is_postgres, path_of, shown
 from spanledger.recording.files import private_directory
+from spanledger.recording.losses import LOSSES
 from spanledger.recording.survey import OutboxState, quarantined, survey
 from spanledger.settings import Settings
 from spanledger.version import __version__
@@ -209,7 +210,7 @@ def _trouble(states: list[OutboxState], damaged: list[Path]) -> Iterator[Finding
 
 
 def _losses(settings: Settings) -> Iterator[Finding]:
-    path = settings.state_dir / "losses.jsonl"
+    path = settings.state_dir / LOSSES
     lost: Counter[str] = Counter()
     try:
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:

@@ -191,6 +191,8 @@ def tokenledger(source: str, table: str, ledger: str | None) -> None:
         raise WrongUse(f"{shown(source)} is no PostgreSQL database")
     sink = books.ledger_of(settings)
     with opened(reading, home=False) as asked:
+        if asked.execute("SELECT to_regclass(?)", (table,)).fetchone()[0] is None:
+            raise NotWell(f"there is no table {table} in {shown(source)}; name it with --table")
         (events,) = asked.execute(f"SELECT count(*) FROM {table}").fetchone()
         with progress("imported", events) as advance:
             copied = _written(lambda: copying.import_token_ledger(asked, table, sink, advance), settings)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from spanledger.settings import POSTGRES_SCHEMES
 
@@ -31,14 +32,23 @@ def path_of(url: str) -> Path:
 
 def libpq_url(url: str) -> str:
     """A PostgreSQL URL as libpq reads it: its scheme, and only parameters that it knows."""
-    parts = urlsplit(url)
+    where, credentials, query = _parts(url)
     known = []
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+    for name, value in parse_qsl(query, keep_blank_values=True):
         if name == "ssl":  # asyncpg's word
             known.append(("sslmode", _TLS.get(value.lower(), value)))
         elif name in _PARAMETERS:
             known.append((name, value))
-    return urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(known), ""))
+    return f"postgresql://{credentials}{where}{'?' if known else ''}{urlencode(known)}"
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """Host and path, `user:password@`, query. A password may hold `#`, `?` and `[` as they are, as libpq lets it."""
+    rest = url.partition("://")[2]
+    found = re.match("[^/@]*@", rest)
+    credentials = found[0] if found else ""
+    where, _, query = rest[len(credentials) :].partition("#")[0].partition("?")
+    return where, re.sub("[^%!$&'()*+,;=:@._~A-Za-z0-9-]", lambda each: quote(each[0]), credentials), query
 
 
 def sqlalchemy_url(url: str) -> str:
@@ -48,8 +58,10 @@ def sqlalchemy_url(url: str) -> str:
 
 def shown(url: str) -> str:
     """A URL as it may be shown: without password."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url.partition("?")[0]
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit((parts.scheme, f"{user.partition(':')[0]}:***@{host}", parts.path, "", ""))
+    if url.startswith("sqlite:"):
+        return url
+    scheme, sign, rest = url.partition("://")
+    found = re.match("[^/@]*@", rest) or re.match("[^?]*@", rest)
+    user, colon, _ = (found[0] if found else "").rstrip("@").partition(":")
+    where = re.split("[?#]", rest[found.end() if found else 0 :])[0]
+    return f"{scheme}{sign}{user}{':***' if colon else ''}{'@' if found else ''}{where}"

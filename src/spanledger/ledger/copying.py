@@ -93,7 +93,8 @@ def _record(event: Mapping[str, Any]) -> dict[str, Any]:
     row["duration_ms"] = None if event.get("duration_ms") is None else round(event["duration_ms"])
     for name in ("trace_id", "span_id", "parent_span_id"):
         row[name] = str(event[name]).replace("-", "") if event.get(name) else None
-    row["status"] = event.get("status") if event.get("status") in _STATUSES else "error"
+    status = str(event.get("status") or "success").strip("'")  # as above
+    row["status"] = status if status in _STATUSES else "error"
     cost = event.get("cost_usd")
     row["cost_pusd"] = None if cost is None else int(Decimal(str(cost)) * PICO_USD)
     row["currency"] = None if cost is None else "USD"

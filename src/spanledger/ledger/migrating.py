@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
@@ -19,15 +20,17 @@ def upgrade(url: str) -> tuple[str, list[str]]:
     config.set_main_option("script_location", "spanledger.ledger:migrations")
     config.set_main_option("sqlalchemy.url", sqlalchemy_url(url).replace("%", "%%"))
     try:
-        command.upgrade(config, "head")
-    except (SQLAlchemyError, CommandError) as error:
-        raise SinkError(f"{type(error).__name__}: {postgres.told(getattr(error, 'orig', None) or error)}") from error
-    connection = postgres.connect(url)
-    try:
-        with connection.transaction():
-            for name, body in VIEWS:  # those whose names are free by now
-                connection.execute(where_free(name, body))
-        version = postgres.schema_of(connection).version or "none"
-        return version, [name for name, _ in VIEWS if not postgres.is_view_of_ours(connection, name)]
-    finally:
-        connection.close()
+        connection = postgres.connect(url)
+        try:
+            if postgres.schema_of(connection).foreign:  # before Alembic makes its own table beside it
+                raise SinkError("it has a table usage_records that is not spanledger's")
+            command.upgrade(config, "head")
+            with connection.transaction():
+                for name, body in VIEWS:  # those whose names are free by now
+                    connection.execute(where_free(name, body))
+            version = postgres.schema_of(connection).version or "none"
+            return version, [name for name, _ in VIEWS if not postgres.is_view_of_ours(connection, name)]
+        finally:
+            connection.close()
+    except (psycopg.Error, SQLAlchemyError, CommandError) as error:
+        raise SinkError(postgres.told(getattr(error, "orig", None) or error)) from error

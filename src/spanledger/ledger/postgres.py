@@ -28,6 +28,7 @@ _CONNECT: Final = {
     "autocommit": True,
     "prepare_threshold": None,
     "connect_timeout": 5,
+    "client_encoding": "UTF8",  # whatever the database stores its texts in
     "application_name": "spanledger",
     "keepalives_idle": 30,
     "tcp_user_timeout": 20_000,
@@ -38,6 +39,7 @@ _NAMES: Final = ", ".join((*COLUMNS, "recorded_at"))
 _COPY: Final = f"COPY spanledger_incoming ({_NAMES}) FROM STDIN"
 _MERGE: Final = (
     f"INSERT INTO usage_records ({_NAMES}) SELECT {_NAMES} FROM spanledger_incoming"
+    " ORDER BY record_id"  # two that carry the same records must not wait for each other
     f" ON CONFLICT (record_id) DO UPDATE SET {enriched(COLUMNS)}"
 )
 _STATE: Final = (
@@ -135,7 +137,7 @@ class PostgresLedger:
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
             self.close()  # dropped, or older than this spanledger: the next attempt looks at the schema again
             raise SinkError(told(error)) from error
-        except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
+        except (psycopg.DataError, psycopg.IntegrityError, *_too_much(psycopg)) as error:
             raise SinkError(told(error), permanent=True) from error
         except (psycopg.Error, OSError) as error:
             self.close()
@@ -206,6 +208,8 @@ def make_schema(connection: Any) -> None:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         version = schema_of(connection).version or ""  # somebody else may have been first
+        if not version:  # empty: what Alembic leaves of a downgrade
+            connection.execute(f"DROP TABLE IF EXISTS {VERSION_TABLE}")
         for number, script in scripts():
             if number > version:
                 connection.execute(script)
@@ -227,13 +231,15 @@ def texts() -> Iterator[str]:
 
 
 def is_view_of_ours(connection: Any, name: str) -> bool:
-    """Whether a name is a view that reads our records."""
+    """Whether a name is a view that reads our records: token_ledger_events does, and the others read that one."""
+    events = "token_ledger_events"
+    if name != events and not is_view_of_ours(connection, events):
+        return False
     found = connection.execute(
-        "SELECT 1 FROM information_schema.view_table_usage WHERE view_schema = current_schema() AND view_name = %s"
-        " AND table_name IN ('current_costs', 'token_ledger_events')"
-        " UNION SELECT 1 FROM pg_views WHERE schemaname = current_schema() AND viewname = %s"
-        " AND definition LIKE '%%token_ledger_events%%' OR viewname = %s AND definition LIKE '%%current_costs%%'",
-        (name, name, name),
+        "SELECT 1 FROM pg_rewrite JOIN pg_depend ON pg_depend.objid = pg_rewrite.oid"
+        " WHERE pg_rewrite.ev_class = to_regclass(%s) AND pg_depend.classid = 'pg_rewrite'::regclass"
+        " AND pg_depend.refobjid = to_regclass(%s)",
+        (name, "current_costs" if name == events else events),
     ).fetchone()
     return found is not None
 
@@ -256,6 +262,11 @@ def _psycopg() -> Any:
             f"the PostgreSQL driver can't be loaded ({error}); pip install 'spanledger[postgres]'"
         ) from error
     return psycopg
+
+
+def _too_much(psycopg: Any) -> tuple[Any, ...]:
+    """What says that a value is too large or too deep for a database."""
+    return psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex
 
 
 def told(error: BaseException) -> str:
@@ -300,7 +311,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 def _storable(value: Any) -> Any:
     if isinstance(value, str):
-        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        return re.sub("[\x00\ud800-\udfff]", "\ufffd", value)
     if isinstance(value, dict):
         return {_storable(key): _storable(each) for key, each in value.items()}
     return [_storable(each) for each in value] if isinstance(value, list) else value

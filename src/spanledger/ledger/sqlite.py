@@ -6,6 +6,7 @@ never waits: whoever can't have the lease keeps its records in its outbox.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ Answer = TypeVar("Answer")
 _left_open: Final[list[sqlite3.Connection]] = []
 
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _KNOWN: Final = frozenset((*COLUMNS, "recorded_at"))
 
 
@@ -67,7 +69,7 @@ class SqliteLedger:
         Raises `SinkError`.
         """
         now = iso(self._clock())
-        alike = _alike([row if "recorded_at" in row else {**row, "recorded_at": now} for row in rows])
+        alike = _alike([row if row.get("recorded_at") else {**row, "recorded_at": now} for row in rows])
 
         def keep(connection: sqlite3.Connection, stored: Callable[[Any], Any]) -> None:
             for upsert, values in alike:
@@ -224,7 +226,7 @@ def _alike(rows: Sequence[Row]) -> list[tuple[str, list[tuple[Any, ...]]]]:
 
 def _stored(value: object) -> object:
     """SQLite has no word for a lone surrogate."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
+    return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:

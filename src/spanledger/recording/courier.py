@@ -7,9 +7,11 @@ refuses for good is put aside with the reason, and the rest goes on.
 from __future__ import annotations
 
 import random
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -32,6 +34,10 @@ ONLY: Final = "only_requests"
 """In a row that is tried again after some of its requests were refused: their numbers."""
 
 Count = Callable[..., None]
+
+
+class _UnnotedError(Exception):
+    """Something was delivered, and the outbox can't be told so now."""
 
 
 class Breaker:
@@ -106,6 +112,8 @@ class Courier:
         self._hurry = threading.Event()
         self._stopping = False
         self._tidy_at = 0.0
+        self._unnoted: dict[Outbox, Callable[[], None]] = {}
+        """What was delivered from a file and could not be noted there: before anything else is sent, it is."""
 
     @property
     def lives(self) -> bool:
@@ -163,6 +171,8 @@ class Courier:
     def _until_next(self) -> float:
         if self._stopping:
             return 0.0
+        if self._unnoted:
+            return _FIRST_PAUSE
         pause = self._breaker.not_before - self._clock() if self._breaker.attempts else _LOOK_ROUND
         return max(0.05, min(_LOOK_ROUND, pause))
 
@@ -208,6 +218,8 @@ class Courier:
         return home
 
     def _empty(self, outbox: Outbox, deadline: float | None) -> bool:
+        if not self._noted(outbox):
+            return False
         while True:
             if self._breaker.is_open or self._is_late(deadline):
                 return not outbox.waiting(self.name, 1)
@@ -220,6 +232,24 @@ class Courier:
             except SinkError as error:
                 self._failed(outbox, error)
                 return False
+            except _UnnotedError:
+                return False
+
+    def _note(self, outbox: Outbox, note: Callable[[], None]) -> None:
+        """Note in the file what was delivered. Raises `_UnnotedError` where that can't be done, as on a full disk."""
+        self._unnoted[outbox] = note
+        if not self._noted(outbox):
+            raise _UnnotedError
+
+    def _noted(self, outbox: Outbox) -> bool:
+        note = self._unnoted.get(outbox)
+        if note is not None:
+            try:
+                note()
+            except sqlite3.OperationalError:
+                return False
+            del self._unnoted[outbox]
+        return True
 
     def _is_late(self, deadline: float | None) -> bool:
         """Whether this round is to end here: its time is up, or somebody is waiting for another one."""
@@ -244,7 +274,8 @@ class Courier:
             )
         self._breaker.failed(error)
         self._count(conventions.METRIC_FAILED, 1, {conventions.SINK: self.name})
-        outbox.failed(self.name, str(error))
+        with suppress(sqlite3.OperationalError):  # a full disk: it is for those who look from outside
+            outbox.failed(self.name, str(error))
 
     def _deliver(self, outbox: Outbox, entries: Sequence[Entry], deadline: float | None) -> None:
         """Send. Raises `SinkError` where it may pass."""
@@ -269,7 +300,7 @@ class Courier:
                 self._send(outbox, entries[middle:])
                 return
             self._bury(outbox, entries[0], [str(error)])
-            outbox.taken(self.name, entries[0].seq)
+            self._took(outbox, entries[0].seq, 0)
         else:
             self._took(outbox, entries[-1].seq, len(entries))
 
@@ -297,7 +328,7 @@ class Courier:
                     self._bury(outbox, entry, list(refusals.values()), only=list(refusals))
                 else:
                     self._through()
-                outbox.part_taken(self.name, number + 1)
+                self._note(outbox, partial(outbox.part_taken, self.name, number + 1))
             if refusals and not parts:
                 self._bury(outbox, entry, list(refusals.values()))
             accepted = 0
@@ -319,7 +350,7 @@ class Courier:
             log.warning("%s takes records again.", self.name)
 
     def _took(self, outbox: Outbox, seq: int, number: int, *, synced: bool = True) -> None:
-        outbox.taken(self.name, seq, synced=synced)
+        self._note(outbox, partial(outbox.taken, self.name, seq, synced=synced))
         if number:
             self._through()
             self._count(conventions.METRIC_SENT, number, {conventions.SINK: self.name})

@@ -13,6 +13,7 @@ from spanledger import conventions
 from spanledger.guard import log
 from spanledger.model import iso_at
 from spanledger.recording.courier import Count, Courier, Errand
+from spanledger.recording.losses import LOSSES, Losses
 from spanledger.recording.outbox import Outbox, OutboxVersionError, is_damage
 from spanledger.recording.salvage import salvage
 from spanledger.recording.sink import Poster, Sink
@@ -103,7 +104,8 @@ class Delivery:
             courier.run(errand)
         for errand in errands:
             errand.done.wait(max(0.0, until - time.monotonic()))
-        self._retire()
+        if all(errand.done.is_set() for errand in errands):  # or a salvage may be under way, and hold the lock
+            self._retire()
         return all(errand.home for errand in errands)
 
     def stop(self, timeout: float) -> bool:
@@ -187,6 +189,7 @@ class Delivery:
         )
         if saved.damaged:
             self._count(conventions.METRIC_LOST, saved.damaged, {conventions.REASON: "outbox_damaged"})
+            Losses(self._directory.parent / LOSSES).add("outbox_damaged", saved.damaged)
 
     def _retire(self) -> None:
         """Let go of files in which nothing is left for our sinks."""

@@ -137,7 +137,7 @@ class Saved:
     @classmethod
     def of(cls, cursors: Mapping[str, int], bodies: Sequence[str]) -> Saved:
         """These bodies, numbered anew."""
-        rows = [(number, _id_in(body), _crc(body), body) for number, body in enumerate(bodies, 1)]
+        rows = [(number, id_in(body), _crc(body), body) for number, body in enumerate(bodies, 1)]
         return cls(cursors, rows, (), 0)
 
 
@@ -199,6 +199,8 @@ class Outbox:
             return None
         connection = None
         try:
+            if _lacks_its_start(path):  # SQLite would throw the log away
+                raise _damage("the file is empty, its log is not")
             connection = _connect(path, full_sync=True)
             version = _brought_up_to_date(connection)
             if version:  # nobody is left who could tell more of its records
@@ -217,15 +219,15 @@ class Outbox:
 
     def append(self, drafts: Sequence[Draft]) -> None:
         """Keep the rows, all or none, on the disk when this returns. Raises `OutboxFullError` at the bound."""
-        with self._lock, self._transaction() as connection:
+        with self._lock:
             try:
-                for draft in drafts:
-                    if draft.replaces and not _delete(connection, draft.replaces):
-                        continue
-                    connection.execute(
-                        "INSERT INTO records (record_id, settle_at, crc, body) VALUES (?, ?, ?, ?)",
-                        (draft.record_id, draft.settle_at, _crc(draft.body), draft.body),
-                    )
+                with self._transaction() as connection:
+                    for draft in drafts:
+                        if not draft.replaces or _delete(connection, draft.replaces):
+                            connection.execute(
+                                "INSERT INTO records (record_id, settle_at, crc, body) VALUES (?, ?, ?, ?)",
+                                (draft.record_id, draft.settle_at, _crc(draft.body), draft.body),
+                            )
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
                     raise
@@ -422,10 +424,12 @@ class _Transaction:
         return self._connection
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._connection.execute("COMMIT")
-        elif self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+        finally:  # on a full disk a commit fails and leaves the transaction open
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
 
 def _connect(path: Path, *, full_sync: bool) -> sqlite3.Connection:
@@ -458,17 +462,27 @@ def _brought_up_to_date(connection: sqlite3.Connection) -> int:
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if verdict != "ok" or (tables and not version):
-        error = sqlite3.DatabaseError(verdict)
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
+        raise _damage(verdict)
     return int(version)
+
+
+def _damage(verdict: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(verdict)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def _lacks_its_start(path: Path) -> bool:
+    log = Path(f"{path}-wal")
+    return not path.stat().st_size and log.exists() and log.stat().st_size > 0
 
 
 def _crc(body: str) -> int:
     return zlib.crc32(body.encode("utf-8", "surrogatepass"))
 
 
-def _id_in(body: str) -> str:
+def id_in(body: str) -> str:
+    """The id of the record in a body."""
     return str(json.loads(body)["record_id"])
 
 

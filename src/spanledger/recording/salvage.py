@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from spanledger.recording.files import Lease, private_file
-from spanledger.recording.outbox import Outbox, Saved
+from spanledger.recording.outbox import Outbox, Saved, id_in
+from spanledger.recording.pages import rows_in
 
 _PAGE: Final = 4096
 _GAP: Final = 1000
 """So many numbers without a row after the last one known: there are no more."""
+_LEAST: Final = 20
+"""Bytes that a row takes at the least: there are no more rows than fit."""
+_COLUMNS: Final = 5
+_NEXT: Final = "SELECT seq, record_id, crc, body FROM records WHERE seq >= ? ORDER BY seq LIMIT 1"
+_DEAD: Final = "SELECT seq, sink, reason, died_at, body FROM dead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +67,24 @@ def _set_aside(path: Path) -> Path:
 
 
 def _read(path: Path) -> Saved:
-    """What can be read; if that is nothing, what can be read with another first page: it is the same in all files."""
-    saved = _read_rows(path)
-    if saved.rows:
-        return saved
+    """What can be read of a copy; if that is nothing, what can be read of one with another first page.
+
+    That page is the same in all files. The file itself is never opened: SQLite may mend it, or throw its log away.
+    """
+    content = path.read_bytes()
+    saved = _read_copy(path, content) if content else None
+    if saved is None or not saved.rows:
+        saved = _read_copy(path, _first_page(path.parent) + content[_PAGE:])
+    return saved
+
+
+def _read_copy(path: Path, content: bytes) -> Saved:
     copy = path.with_name(f"{path.name}.salvage")
+    log = Path(f"{path}-wal")
     try:
-        private_file(copy)
-        copy.write_bytes(_first_page(path.parent) + path.read_bytes()[_PAGE:])
-        with suppress(FileNotFoundError):
-            wal = Path(f"{path}-wal").read_bytes()
-            private_file(Path(f"{copy}-wal"))
-            Path(f"{copy}-wal").write_bytes(wal)
+        for file, held in ((copy, content), (Path(f"{copy}-wal"), log.read_bytes() if log.exists() else b"")):
+            private_file(file)
+            file.write_bytes(held)
         return _read_rows(copy)
     finally:
         for suffix in ("", "-wal", "-shm"):
@@ -89,27 +101,42 @@ def _first_page(directory: Path) -> bytes:
 
 
 def _read_rows(path: Path) -> Saved:
+    size = sum(each.stat().st_size for each in (path, Path(f"{path}-wal")) if each.exists())
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2)) as connection:
-        cursors: dict[str, int] = dict(_readable(connection, "SELECT sink, seq FROM cursors"))
-        dead = list(_readable(connection, "SELECT seq, sink, reason, died_at, body FROM dead"))
+        numbers = [seq for (seq,) in _readable(connection, "SELECT seq FROM sqlite_sequence") if _counts(seq)]
+        told = [each for each in _readable(connection, "SELECT sink, seq FROM cursors") if isinstance(each[0], str)]
+        cursors = {sink: seq if _counts(seq) and seq <= max(numbers, default=0) else 0 for sink, seq in told}
+        dead = [each for each in _readable(connection, _DEAD) if tuple(map(type, each)) == (int, str, str, int, str)]
         number = min(cursors.values(), default=0) + 1
+        last = min(max(numbers, default=0), number + size // _LEAST)
         rows, damaged = [], 0
-        last: int = max((seq for (seq,) in _readable(connection, "SELECT seq FROM sqlite_sequence")), default=0)
+        unread: set[int] = set()
         while number <= last + _GAP:
             try:
-                row = connection.execute("SELECT seq, record_id, crc, body FROM records WHERE seq = ?", (number,))
-                found = row.fetchone()
+                found = connection.execute(_NEXT, (number,)).fetchone()
             except sqlite3.Error:
-                damaged += number <= last
-                found = None
-            if found is not None:
-                last = max(last, number)
-                if _whole(found[2], found[3]):
-                    rows.append(found)
-                else:
-                    damaged += 1
-            number += 1
-    return Saved(cursors, rows, dead, damaged)
+                unread.update([number] if number <= last else ())
+                number += 1
+                continue
+            if found is None:
+                break
+            if found[0] >= number and _whole(*found[2:]):
+                rows.append(found)
+            else:
+                damaged += 1
+            number = max(number, found[0]) + 1
+            last = max(last, found[0])
+    if unread:  # their pages may be whole where those that lead there are not
+        for seq, values in rows_in(path.read_bytes()):
+            if seq in unread and len(values) == _COLUMNS and _whole(*values[3:]):
+                unread.discard(seq)
+                rows.append((seq, values[1], values[3], values[4]))
+    rows = [(seq, name if isinstance(name, str) else id_in(body), crc, body) for seq, name, crc, body in rows]
+    return Saved(cursors, rows, dead, damaged + len(unread))
+
+
+def _counts(seq: object) -> bool:
+    return isinstance(seq, int) and seq >= 0
 
 
 def _whole(crc: object, body: object) -> bool:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import errno
-import json
-import os
 import queue
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from spanledger import conventions
 from spanledger.guard import failures, log, noted
 from spanledger.model import UsageRecord, row_of
-from spanledger.recording.files import private_directory
+from spanledger.recording.losses import Losses
 from spanledger.recording.settling import WINDOW, Settling
 from spanledger.recording.telling import Rank, Telling
 
@@ -53,8 +49,7 @@ class Plan:
     others: Callable[[], bool]
     """Whether somebody else tells of model calls in this process, so that ours wait for them."""
     sync: bool
-    losses: Path
-    """File of counted losses, one JSON object a line."""
+    losses: Losses
 
 
 class Item(NamedTuple):
@@ -92,8 +87,6 @@ class Writer:
         self._failing = False
         self._trouble = "outbox_unavailable"
         """Why what is lost while the outbox can't be written is lost."""
-        self._unsaid: Counter[str] = Counter()
-        """Losses that could not be written down yet, by reason."""
 
     @property
     def here(self) -> bool:
@@ -290,37 +283,40 @@ class Writer:
             self._unpriced.append(record)
 
     def _write(self) -> None:
-        from spanledger.recording.outbox import OutboxFullError, is_damage  # noqa: PLC0415  # with the first record
-
         if self._plan.outbox is None:
             self._unwritten.clear()
             return
         if not self._unwritten:
             return
-        drafts, count = self._unwritten, sum(not draft.replaces for draft in self._unwritten)
+        written, self._unwritten = self._unwritten, []
+        try:
+            while written:
+                self._append(written[:_BATCH])
+                del written[:_BATCH]
+        finally:
+            self._unwritten = written
+        self._plan.losses.say()
+
+    def _append(self, drafts: list[Draft]) -> None:
+        from spanledger.recording.outbox import OutboxFullError, is_damage  # noqa: PLC0415  # with the first record
+
+        count = sum(not draft.replaces for draft in drafts)
+        refused = 0
         try:
             self._open_outbox().append(drafts)
         except OutboxFullError:
             refused = self._append_what_fits(drafts)
-            self.committed += count - refused
             self._lose("outbox_full", refused)
             if not self._full:
                 log.error("The outbox is full: new records are refused and counted until a sink takes some.")
-            self._full = True
         except Exception as error:
-            if is_damage(error) and self._outbox is not None:
-                log.error("The outbox file %s is damaged (%s); records go to a new one.", self._outbox.path, error)
-                self._outbox.abandon()
-                self._open_outbox().append(drafts)
-                self.committed += count
-            else:
+            if not is_damage(error) or self._outbox is None:
                 raise
-        else:
-            self._full = False
-            self.committed += count
-            if self._unsaid:
-                self._say_losses()
-        self._unwritten = []
+            log.error("The outbox file %s is damaged (%s); records go to a new one.", self._outbox.path, error)
+            self._outbox.abandon()
+            self._open_outbox().append(drafts)
+        self._full = refused > 0
+        self.committed += count - refused
         if self._delivery is not None:
             self._delivery.wake(count)
 
@@ -369,29 +365,10 @@ class Writer:
             noted("a metric point", error)
 
     def _lose(self, reason: str, count: int) -> None:
-        if not count:
-            return
-        if self._meters is not None:
-            self._meters.count(conventions.METRIC_LOST, count, {conventions.REASON: reason})
-        self._unsaid[reason] += count
-        self._say_losses()
-
-    def _say_losses(self) -> None:
-        """Write down what was lost; where that can't be done, as on a full disk, later."""
-        for reason, count in list(self._unsaid.items()):
-            line = json.dumps({"at": time.time(), "reason": reason, "count": count, "pid": os.getpid()})
-            try:
-                private_directory(self._plan.losses.parent)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-                descriptor = os.open(self._plan.losses, flags, 0o600)
-                try:
-                    os.write(descriptor, f"{line}\n".encode())
-                finally:
-                    os.close(descriptor)
-            except OSError:
-                log.error("%d records were lost (%s), and the loss itself can't be written down yet.", count, reason)
-                return
-            del self._unsaid[reason]
+        if count:
+            if self._meters is not None:
+                self._meters.count(conventions.METRIC_LOST, count, {conventions.REASON: reason})
+            self._plan.losses.add(reason, count)
 
     def observe(self) -> int:
         """Commit what was queued before, then the number of records waiting."""
