@@ -22,8 +22,8 @@ install: $(VENV)/.installed ## Make .venv and install everything into it.
 demo: install ## The main job: an application, a provider of our own, and the report.
 	@BIN=$(BIN) examples/demo.sh
 
-test: install ## All tests but the slow ones.
-	$(BIN)/python -m pytest
+test: install ## All tests but the slow ones, on up to four processors.
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 soak: install ## The long forms: kills, power cuts, outages, servers, then hostile answers for every SDK; takes hours.
 	SPANLEDGER_SOAK=1 $(BIN)/python -m pytest --timeout 0 tests/recording tests/postgresql tests/trips

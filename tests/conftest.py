@@ -95,6 +95,14 @@ def pytest_configure(config):
     )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Tests of lone surrogates log them; a report that holds one can't be handed over between processes."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
 @pytest.fixture(autouse=True)
 def the_sdk_has_it(request):
     """A test of a method leaves out the SDKs that lack it."""

@@ -29,7 +29,7 @@ def trouble_with(home: Path) -> str | None:
     if found.st_uid != os.geteuid():
         return "it belongs to another user"
     if found.st_mode & 0o022:
-        return "it can be written by others; chmod 700 it"
+        return "it can be written by others; chmod 700 it, or name a directory inside it"
     return None if os.access(home, os.W_OK | os.X_OK) else "it can't be written"
 
 
@@ -46,17 +46,28 @@ def usable(home: Path) -> Path:
             if home not in _said:
                 _said.add(home)
                 log.warning(
-                    "%s can't hold spanledger's files (%s). They go to %s, which may not outlast this machine or"
-                    " container; name a lasting place with SPANLEDGER_STATE_DIR.",
+                    "%s can't hold spanledger's files (%s). They go to %s%s.",
                     home,
                     trouble,
                     other,
+                    ""
+                    if lasts(other)
+                    else ", which may not outlast this machine or container; name a lasting place"
+                    " with SPANLEDGER_STATE_DIR",
                 )
             return other
     return home
 
 
+def lasts(other: Path) -> bool:
+    """Whether a home that stands in for another is one that was given to the service, and not a temporary one."""
+    return other != _temporary()
+
+
 def _others() -> list[Path]:
     named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    temporary = Path(tempfile.gettempdir()) / f"spanledger-{os.geteuid()}"
-    return [*([Path(named) / "spanledger"] if named.startswith("/") else []), temporary]
+    return [*([Path(named) / "spanledger"] if named.startswith("/") else []), _temporary()]
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir()) / f"spanledger-{os.geteuid()}"

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import spanledger
+from spanledger.cli.main import main
 from spanledger.ledger.queries import moment, usd
 from spanledger.ledger.sqlite import SqliteLedger
 from spanledger.model import Attribution, Cost, Usage, UsageRecord, record_id_at, row_of
@@ -190,3 +192,27 @@ def test_money_is_printed_with_all_its_places():
     assert [usd(pico) for pico in (0, 1, 10**12, -1, 123456789012345)] == [
         "0.000000000000", "0.000000000001", "1.000000000000", "-0.000000000001", "123.456789012345",
     ]  # fmt: skip
+
+
+def test_dead_records_are_tried_again_and_then_gone(home, tmp_path, monkeypatch):
+    from spanledger.recording.outbox import Draft, Outbox
+    from spanledger.recording.survey import dead
+
+    outbox = Outbox.create(home / "outbox", ["jsonl"], full_sync=True, max_bytes=2**20)
+    row = {"record_id": "019b2f3e-5c1a-7d43-9f8e-3a5b1c2d4e6f", "started_at": "2026-11-22T00:00:00.000000+00:00"}
+    outbox.append([Draft.of({**row, "cost_status": "unpriced", "provider": "openai"})])
+    (entry,) = outbox.waiting("jsonl", 10)
+    outbox.bury("jsonl", entry.seq, "HTTP 400", json.dumps(entry.row))
+    outbox.taken("jsonl", entry.seq)
+    outbox.close()
+    monkeypatch.setenv("SPANLEDGER_SINKS", "jsonl")
+    monkeypatch.setenv("SPANLEDGER_LEDGER_URL", "none")
+
+    shown = CliRunner().invoke(main, ["outbox", "status"])
+    assert (shown.exit_code, "jsonl │       0 │         0 │    1" in shown.output) == (1, True)
+    assert "1 records will be tried again" in CliRunner().invoke(main, ["outbox", "dead", "--retry"]).output
+    assert CliRunner().invoke(main, ["outbox", "flush"]).output == "Everything is delivered.\n"
+    (line,) = (home / "usage.jsonl").read_text().splitlines()
+    assert json.loads(line)["record_id"] == row["record_id"]
+    assert list(dead(home / "outbox")) == []
+    assert CliRunner().invoke(main, ["outbox", "status"]).exit_code == 0

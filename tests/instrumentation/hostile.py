@@ -15,7 +15,7 @@ import spanledger
 from spanledger import guard
 
 SOAK = bool(os.environ.get("SPANLEDGER_SOAK"))
-ABSENT = object()
+ABSENT = type("Absent", (), {"__repr__": lambda _: "absent"})()
 
 
 TOKENS = (

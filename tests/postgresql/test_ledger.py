@@ -653,15 +653,15 @@ def test_a_session_that_forgets_everything_between_two_transactions_is_enough(ho
 
 POOLER = """
 [databases]
-* = host=127.0.0.1 port={server} user=postgres
+* = host=127.0.0.1 port={server}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
-auth_type = any
+auth_type = trust
+auth_file = {users}
 pool_mode = transaction
 default_pool_size = 2
-max_prepared_statements = 0
 """
 
 
@@ -669,7 +669,9 @@ max_prepared_statements = 0
 def test_eight_deliveries_through_pgbouncer_over_two_connections(postgres, database):
     port = _free_port()
     config = postgres.directory / "pgbouncer.ini"
-    config.write_text(POOLER.format(server=postgres.port, port=port))
+    users = postgres.directory / "users.txt"
+    users.write_text('"postgres" ""\n')
+    config.write_text(POOLER.format(server=postgres.port, port=port, users=users))
     pooler = subprocess.Popen(["pgbouncer", "-q", config], cwd="/", **postgres._account)
     url = database.replace(f":{postgres.port}/", f":{port}/")
     try:

@@ -162,7 +162,7 @@ def test_a_broken_upstream_cost_leaves_the_charge(upstream):
     assert stated_cost(STATED, raw) == USD // 2
 
 
-@pytest.mark.parametrize("name", set(SHAPES) - set(NAMES))
+@pytest.mark.parametrize("name", sorted(set(SHAPES) - set(NAMES)))
 def test_who_states_no_cost_has_none(name):
     assert Reader(SHAPES[name]).stated({"cost": 1, "cost_in_usd_ticks": 1}) is None
 

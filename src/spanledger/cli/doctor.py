@@ -14,7 +14,7 @@ from typing import Final
 
 from spanledger import assembly
 from spanledger.export.sinks.table import lacking
-from spanledger.homes import trouble_with
+from spanledger.homes import lasts, trouble_with
 from spanledger.instrumentation.providers import PROVIDERS
 from spanledger.instrumentation.spec import Provider
 from spanledger.ledger import books
@@ -127,7 +127,7 @@ def _state_dir(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             subject="state directory",
             says=f"{asked} can't hold files ({trouble_with(asked)}); they go to {settings.state_dir}",
-            well=False,
+            well=lasts(settings.state_dir),
             do="Name a lasting place with SPANLEDGER_STATE_DIR.",
         )
         return

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from spanledger.cli.ledgers import NotWell, WrongUse, checked_url, ledger_option, opened, settings_of
+from spanledger.cli.ledgers import NoLedger, NotWell, WrongUse, checked_url, ledger_option, opened, settings_of
 from spanledger.cli.tables import print_rows, progress
 from spanledger.ledger import books, copying, erasure, queries
 from spanledger.ledger.addresses import is_postgres, path_of, shown
@@ -158,12 +158,7 @@ def prune(before: str | None, ledger: str | None, *, dry_run: bool) -> None:
 def forget(user_ids: Sequence[str], ledger: str | None) -> None:
     """Take from a user's records whatever leads to the person. Tokens and costs stay, and so do all totals."""
     settings = settings_of(ledger)
-    with opened(settings):
-        pass  # brings home what dead processes have left
-    sink = books.ledger_of(settings)
-    changed = _written(lambda: sink.write(lambda asked: erasure.forget(asked, user_ids)), settings)
-    _written(sink.scrub, settings)
-    sink.close()
+    changed = _forget(settings, user_ids)
     waiting, elsewhere = erase(settings.state_dir / "outbox", user_ids, erasure.PERSONAL)
     click.echo(f"{changed:,} records in {shown(settings.ledger_url)} and {waiting:,} in outbox files lead nowhere now.")
     if elsewhere:
@@ -171,6 +166,20 @@ def forget(user_ids: Sequence[str], ledger: str | None) -> None:
             f"{elsewhere} records of theirs wait in the outboxes of living processes; run this again in a minute"
         )
     click.echo("Sinks beside the ledger have their own copies: ask them too.")
+
+
+def _forget(settings: Settings, user_ids: Sequence[str]) -> int:
+    """In the ledger, if there is one: how many records it was."""
+    try:
+        with opened(settings):
+            pass  # brings home what dead processes have left
+    except NoLedger:
+        return 0
+    sink = books.ledger_of(settings)
+    changed = _written(lambda: sink.write(lambda asked: erasure.forget(asked, user_ids)), settings)
+    _written(sink.scrub, settings)
+    sink.close()
+    return int(changed)
 
 
 @ledger.group(name="import")

@@ -55,6 +55,10 @@ class NotWell(WrongUse):
     exit_code = 1
 
 
+class NoLedger(NotWell):
+    """There is no ledger yet."""
+
+
 def settings_of(ledger: str | None) -> Settings:
     """The settings, with the ledger that `--ledger` names."""
     settings = read_settings({"ledger_url": ledger} if ledger else {})
@@ -105,7 +109,7 @@ def opened(settings: Settings, *, home: bool = True) -> Iterator[Asked]:
         with books.reading(settings.ledger_url) as asked:
             yield asked
     except books.NoLedgerError as error:
-        raise NotWell(f"{error}; run a program under 'spanledger run' first, or name one with --ledger") from None
+        raise NoLedger(f"{error}; run a program under 'spanledger run' first, or name one with --ledger") from None
     except books.LedgerError as error:
         raise NotWell(str(error)) from None
 

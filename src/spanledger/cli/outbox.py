@@ -28,6 +28,8 @@ class Line:
     leased: int = 0
     dead: int = 0
     failing: list[str] = field(default_factory=list)
+    is_set: bool = False
+    """Whether the settings name it."""
 
 
 @click.group()
@@ -80,8 +82,10 @@ def flush(timeout: float) -> None:
     if of_living:
         click.echo(f"{of_living:,} records are with living processes, which deliver them themselves.")
     if left or not home:
-        reasons = sorted({text for line in _lines(settings, states).values() for text in line.failing})
-        raise NotWell(f"{left:,} records could not be delivered: {'; '.join(reasons) or 'no sink for them is set'}")
+        lines = _lines(settings, states)
+        reasons = sorted({text for line in lines.values() for text in line.failing if line.is_set})
+        reasons += [f"the sink {name} is not set" for name, line in lines.items() if line.pending and not line.is_set]
+        raise NotWell(f"{left:,} records could not be delivered: {'; '.join(reasons) or 'there was no time'}")
     click.echo("Everything is delivered.")
 
 
@@ -121,7 +125,7 @@ def _look(settings: Settings) -> tuple[list[OutboxState], list[Path]]:
 def _lines(settings: Settings, states: Iterable[OutboxState]) -> dict[str, Line]:
     from spanledger.assembly import sink_names  # noqa: PLC0415  # as above
 
-    lines: defaultdict[str, Line] = defaultdict(Line, {name: Line() for name in sink_names(settings)})
+    lines: defaultdict[str, Line] = defaultdict(Line, {name: Line(is_set=True) for name in sink_names(settings)})
     for state in states:
         for each in state.waiting:
             line = lines[each.sink]

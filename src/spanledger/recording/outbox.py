@@ -268,7 +268,7 @@ class Outbox:
                     self.taken(sink, seq)
                 continue
             row = json.loads(body)
-            del row["v"]
+            row.pop("v", None)
             entries.append(Entry(seq, row))
         return self.waiting(sink, most) if found and not entries else entries
 
