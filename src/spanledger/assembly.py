@@ -336,8 +336,9 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
     from spanledger.recording.recorder import Recorder  # noqa: PLC0415
     from spanledger.recording.writer import Plan  # noqa: PLC0415
 
-    for name in sink_names(settings):  # what they import is imported now, and not by the first call
-        _sink(name, settings)
+    if settings.sinks or not settings.ledger_url.startswith("sqlite:"):
+        for name in sink_names(settings):  # what they import is imported now, and not by the first call
+            _sink(name, settings)
 
     prices = prices_of(settings)
     completion = Completion(prices, lambda: service_of(settings, tracer_provider))
@@ -446,6 +447,7 @@ def delivery_of(
         flush_interval=settings.flush_interval,
         count=count,
         complete=complete,
+        meant_for=sink_names(settings),
     )
 
 

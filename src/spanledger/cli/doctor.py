@@ -286,11 +286,15 @@ def _size(settings: Settings) -> Iterator[Finding]:
 def _schema(url: str) -> Iterator[Finding]:
     from spanledger.ledger import postgres  # noqa: PLC0415  # an extra
 
-    connection = postgres.connect(url)
     try:
-        state = postgres.schema_of(connection)
-    finally:
-        connection.close()
+        connection = postgres.connect(url)
+        try:
+            state = postgres.schema_of(connection)
+        finally:
+            connection.close()
+    except Exception as error:  # noqa: BLE001  # a role may read the rows and not this
+        yield Finding(subject="ledger", says=f"its schema can't be looked at ({postgres.told(error, url)})", well=False)
+        return
     if state.behind:
         yield Finding(
             subject="ledger",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -15,7 +16,7 @@ from spanledger.ledger import books, copying, erasure, queries
 from spanledger.ledger.addresses import is_postgres, path_of, shown
 from spanledger.ledger.sqlite import MIGRATIONS, bring_up_to_date
 from spanledger.recording.sink import SinkError
-from spanledger.recording.survey import erase
+from spanledger.recording.survey import erase, quarantined
 from spanledger.settings import Settings
 
 _INI: Final = """[alembic]
@@ -158,13 +159,19 @@ def prune(before: str | None, ledger: str | None, *, dry_run: bool) -> None:
 def forget(user_ids: Sequence[str], ledger: str | None) -> None:
     """Take from a user's records whatever leads to the person. Tokens and costs stay, and so do all totals."""
     settings = settings_of(ledger)
+    directory = settings.state_dir / "outbox"
+    try:
+        waiting, elsewhere = erase(directory, user_ids, erasure.PERSONAL)  # first: what is delivered meanwhile is bare
+    except (OSError, sqlite3.Error) as error:
+        raise NotWell(f"the outbox can't be read ({error}); the ledger was not changed") from None
     changed = _forget(settings, user_ids)
-    waiting, elsewhere = erase(settings.state_dir / "outbox", user_ids, erasure.PERSONAL)
     click.echo(f"{changed:,} records in {shown(settings.ledger_url)} and {waiting:,} in outbox files lead nowhere now.")
     if elsewhere:
         raise NotWell(
             f"{elsewhere} records of theirs wait in the outboxes of living processes; run this again in a minute"
         )
+    if quarantined(directory):
+        raise NotWell(f"damaged outbox files in {directory} may still name them: delete the *.corrupt-* files there")
     click.echo("Sinks beside the ledger have their own copies: ask them too.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from spanledger.settings import POSTGRES_SCHEMES
 
@@ -45,10 +45,11 @@ def libpq_url(url: str) -> str:
 def _parts(url: str) -> tuple[str, str, str]:
     """Host and path, `user:password@`, query. A password may hold `#`, `?` and `[` as they are, as libpq lets it."""
     rest = url.partition("://")[2]
-    found = re.match("[^/@]*@", rest)
-    credentials = found[0] if found else ""
-    where, _, query = rest[len(credentials) :].partition("#")[0].partition("?")
-    return where, re.sub("[^%!$&'()*+,;=:@._~A-Za-z0-9-]", lambda each: quote(each[0]), credentials), query
+    found = re.match("[^/]*@", rest)
+    credentials = found[0][:-1] if found else ""
+    where, _, query = rest[found.end() if found else 0 :].partition("#")[0].partition("?")
+    safe = re.sub("%(?![0-9A-Fa-f]{2})|[^%!$&'()*+,;=:._~A-Za-z0-9-]", lambda each: quote(each[0]), credentials)
+    return where, f"{safe}@" if found else "", query
 
 
 def sqlalchemy_url(url: str) -> str:
@@ -60,8 +61,14 @@ def shown(url: str) -> str:
     """A URL as it may be shown: without password."""
     if url.startswith("sqlite:"):
         return url
-    scheme, sign, rest = url.partition("://")
-    found = re.match("[^/@]*@", rest) or re.match("[^?]*@", rest)
+    scheme, sign, rest = url.partition("://") if "://" in url else ("", "", url)
+    found = re.match("[^/]*@", rest) or re.match("[^?]*@", rest)
     user, colon, _ = (found[0] if found else "").rstrip("@").partition(":")
     where = re.split("[?#]", rest[found.end() if found else 0 :])[0]
     return f"{scheme}{sign}{user}{':***' if colon else ''}{'@' if found else ''}{where}"
+
+
+def secrets_in(url: str) -> tuple[str, ...]:
+    """The password of a URL, as it is written there and as it is meant."""
+    found = re.match("[^/:]*:([^/]*)@", url.partition("://")[2])
+    return tuple(sorted({found[1], unquote(found[1])}, key=len, reverse=True)) if found and found[1] else ()

@@ -74,4 +74,4 @@ def _reading_postgres(url: str) -> Iterator[Asked]:
     except psycopg.errors.UndefinedTable as error:
         raise NoLedgerError(f"there is no ledger in {shown(url)} yet") from error
     except psycopg.Error as error:
-        raise LedgerError(f"the ledger {shown(url)} can't be read ({postgres.told(error)})") from error
+        raise LedgerError(f"the ledger {shown(url)} can't be read ({postgres.told(error, url)})") from error

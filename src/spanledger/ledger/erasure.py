@@ -28,20 +28,25 @@ class Pruned:
     cost_usd: str
 
 
-def old_days(asked: Asked, before: datetime) -> list[Pruned]:
-    """The days before then: calls, and their cost as decimal text."""
+def old_days(asked: Asked, before: datetime, recorded: datetime | None = None) -> list[Pruned]:
+    """The days before then, of what was recorded before `recorded`: calls, and their cost as decimal text."""
     rows = asked.execute(
         f"SELECT {day_of(asked)} AS day, sum(weight) AS records,"
         " sum(current_cost_pusd / 1000000 * weight) AS micro, sum(current_cost_pusd % 1000000 * weight) AS rest"
-        " FROM current_costs WHERE started_at < ? GROUP BY 1 ORDER BY 1",
-        (iso(before),),
+        f" FROM current_costs WHERE {_OLD} GROUP BY 1 ORDER BY 1",
+        _bounds(before, recorded),
     ).fetchall()
     return [Pruned(row["day"], row["records"], usd((row["micro"] or 0) * 10**6 + (row["rest"] or 0))) for row in rows]
 
 
-def prune(asked: Asked, before: datetime, reason: str) -> list[Pruned]:
-    """Delete what is older, and write down what it was: days, calls, cost."""
-    days = old_days(asked, before)
+def prune(asked: Asked, before: datetime, reason: str, recorded: datetime | None = None) -> list[Pruned]:
+    """Delete what is older, and write down what it was: days, calls, cost.
+
+    With `recorded` only what was recorded before then: a call whose clock was wrong, or that was imported, is not old.
+    """
+    if getattr(asked, "dialect", "sqlite") == "postgresql":  # what is summed up is what is deleted
+        asked.execute("LOCK TABLE usage_records IN SHARE ROW EXCLUSIVE MODE")
+    days = old_days(asked, before, recorded)
     now = iso(datetime.now(UTC))
     for each in days:
         asked.execute(
@@ -49,14 +54,21 @@ def prune(asked: Asked, before: datetime, reason: str) -> list[Pruned]:
             (each.day, reason, each.records, each.cost_usd, now),
         )
     if days:
-        bound = (iso(before),)
+        bounds = _bounds(before, recorded)
         asked.execute(
-            "DELETE FROM cost_adjustments WHERE record_id IN"
-            " (SELECT record_id FROM usage_records WHERE started_at < ?)",
-            bound,
+            f"DELETE FROM cost_adjustments WHERE record_id IN (SELECT record_id FROM usage_records WHERE {_OLD})",
+            bounds,
         )
-        asked.execute("DELETE FROM usage_records WHERE started_at < ?", bound)
+        asked.execute(f"DELETE FROM usage_records WHERE {_OLD}", bounds)
     return days
+
+
+_OLD: Final = "started_at < ? AND recorded_at < ?"
+_NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+def _bounds(before: datetime, recorded: datetime | None) -> tuple[str, str]:
+    return iso(before), iso(recorded or _NEVER)
 
 
 def forget(asked: Asked, user_ids: Sequence[str]) -> int:

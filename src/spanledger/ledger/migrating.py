@@ -33,4 +33,4 @@ def upgrade(url: str) -> tuple[str, list[str]]:
         finally:
             connection.close()
     except (psycopg.Error, SQLAlchemyError, CommandError) as error:
-        raise SinkError(postgres.told(getattr(error, "orig", None) or error)) from error
+        raise SinkError(postgres.told(getattr(error, "orig", None) or error, url)) from error

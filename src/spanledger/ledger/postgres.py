@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Any, Final, TypeVar
 
 from spanledger.guard import log
-from spanledger.ledger.addresses import libpq_url, shown
+from spanledger.ledger.addresses import libpq_url, secrets_in, shown
 from spanledger.ledger.erasure import Pruned, prune, said
 from spanledger.ledger.rows import COLUMNS, Asked, enriched
 from spanledger.model import AS_JSON, iso
@@ -85,13 +85,16 @@ class PostgresLedger:
         Raises `SinkError`.
         """
         now = iso(self._clock())
-        turns = _turns(rows)
+        try:
+            turns = ["".join(_line(row, now) for row in turn) for turn in _turns(rows)]
+        except (ValueError, TypeError) as error:  # it is a row
+            raise SinkError(f"{type(error).__name__}: a row can't be written as text", permanent=True) from error
 
         def merge(connection: Any) -> None:
-            for turn in turns:
+            for lines in turns:
                 connection.execute(_INCOMING)
                 with connection.cursor().copy(_COPY) as copy:
-                    copy.write("".join(_line(row, now) for row in turn))
+                    copy.write(lines)
                 connection.execute(_MERGE)
                 if len(turns) > 1:
                     connection.execute("DROP TABLE spanledger_incoming")
@@ -110,7 +113,7 @@ class PostgresLedger:
 
         def prune_in_turn(asked: Asked) -> list[Pruned]:
             (mine,) = asked.execute("SELECT pg_try_advisory_xact_lock(?)", (_LOCK,)).fetchone()
-            return prune(asked, before, "retention_days") if mine else []
+            return prune(asked, before, "retention_days", before) if mine else []
 
         said(self.write(prune_in_turn), "retention_days")
 
@@ -136,12 +139,12 @@ class PostgresLedger:
             raise
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
             self.close()  # dropped, or older than this spanledger: the next attempt looks at the schema again
-            raise SinkError(told(error)) from error
+            raise SinkError(told(error, self._url)) from error
         except (psycopg.DataError, psycopg.IntegrityError, *_too_much(psycopg)) as error:
-            raise SinkError(told(error), permanent=True) from error
+            raise SinkError(told(error, self._url), permanent=True) from error
         except (psycopg.Error, OSError) as error:
             self.close()
-            raise SinkError(told(error)) from error
+            raise SinkError(told(error, self._url)) from error
 
     def _connect(self) -> Any:
         connection = connect(self._url)
@@ -269,9 +272,11 @@ def _too_much(psycopg: Any) -> tuple[Any, ...]:
     return psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex
 
 
-def told(error: BaseException) -> str:
-    """What a database error may say in a log: its primary message, which holds none of our texts."""
+def told(error: BaseException, url: str) -> str:
+    """What a database error may say in a log: its primary message, which holds none of our texts, and no password."""
     message = getattr(getattr(error, "diag", None), "message_primary", None) or str(error).partition("\n")[0]
+    for secret in secrets_in(url):
+        message = message.replace(secret, "***")
     return f"{type(error).__name__}: {message[:300]}"
 
 

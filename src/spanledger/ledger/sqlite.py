@@ -103,7 +103,7 @@ class SqliteLedger:
         if self._retention_days is not None:
             before = now - timedelta(days=self._retention_days)
             if self._first_day() < iso(before):
-                said(self.write(lambda asked: prune(asked, before, "retention_days")), "retention_days")
+                said(self.write(lambda asked: prune(asked, before, "retention_days", before)), "retention_days")
         if self._max_bytes is not None:
             self._keep_below(self._max_bytes, now)
 

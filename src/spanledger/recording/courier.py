@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
@@ -120,15 +120,17 @@ class Courier:
         """Whether its thread is running."""
         return self.thread is not None and self.thread.is_alive()
 
-    def start(self) -> None:
-        """Start the thread. Where none can be started, because the interpreter is going down, errands run elsewhere."""
-        if self.thread is None and not self._stopping:
-            thread = threading.Thread(target=self._run, name=f"spanledger-{self.name}", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                return
-            self.thread = thread
+    def start(self) -> bool:
+        """Start the thread; whether one was. Where none can be, at the interpreter's end, errands run elsewhere."""
+        if self.thread is not None or self._stopping:
+            return False
+        thread = threading.Thread(target=self._run, name=f"spanledger-{self.name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self.thread = thread
+        return True
 
     def wake(self, waiting: int) -> None:
         """There are records; a full batch of them doesn't wait for company."""
@@ -165,8 +167,10 @@ class Courier:
                 self._do(errands)
             if self._stopping and not self._errands:
                 break
-        self._sink.close()
-        self._ended()
+        try:
+            self._sink.close()
+        finally:
+            self._ended()
 
     def _until_next(self) -> float:
         if self._stopping:
@@ -182,13 +186,13 @@ class Courier:
         try:
             with suppress_instrumentation():  # a delivery is no span of the application's
                 home = self._round(deadline)
-                self._tidy()
         except Exception as error:  # noqa: BLE001  # the thread outlives a bad round
             failures["a round of deliveries, which will be tried again"] += 1
             noted("a round of deliveries, which will be tried again", error)
         for each in errands:
             each.home = home
             each.done.set()
+        self._tidy()
 
     def _tidy(self) -> None:
         """Now and then, let the sink clear up."""
@@ -198,11 +202,12 @@ class Courier:
         self._tidy_at = self._clock() + _TIDY_EVERY
         try:
             tidy()
-        except SinkError as error:
+        except Exception as error:  # noqa: BLE001  # the thread outlives it
             log.warning("%s can't be tidied up (%s); it will be tried again.", self.name, error)
 
     def _round(self, deadline: float | None) -> bool:
         home = True
+        self._unnoted = {outbox: note for outbox, note in self._unnoted.items() if not outbox.closed}
         for outbox in self._outboxes():
             try:
                 home = self._empty(outbox, deadline) and home
@@ -311,9 +316,9 @@ class Courier:
             refusals: dict[int, str] = {}
             wanted = entry.row.get(ONLY)
             try:
-                parts = self._try(partial(_parts, row=entry.row))
-            except SinkError as error:
-                parts, refusals = [], {0: str(error)}
+                parts = list(cast("Poster", self._sink).parts(entry.row))
+            except Exception as error:  # noqa: BLE001  # it is the row: nothing was sent yet
+                parts, refusals = [], {0: f"{type(error).__name__}: it can't be told to this receiver"}
             for number in range(accepted, len(parts)):
                 if self._is_late(deadline):
                     return
@@ -350,10 +355,13 @@ class Courier:
             log.warning("%s takes records again.", self.name)
 
     def _took(self, outbox: Outbox, seq: int, number: int, *, synced: bool = True) -> None:
-        self._note(outbox, partial(outbox.taken, self.name, seq, synced=synced))
-        if number:
-            self._through()
-            self._count(conventions.METRIC_SENT, number, {conventions.SINK: self.name})
+        def note() -> None:
+            outbox.taken(self.name, seq, synced=synced)
+            if number:
+                self._through()
+                self._count(conventions.METRIC_SENT, number, {conventions.SINK: self.name})
+
+        self._note(outbox, note)
 
     def _bury(self, outbox: Outbox, entry: Entry, reasons: Sequence[str], only: Sequence[int] | None = None) -> None:
         """Put a row aside, for the last of these reasons. It is one dead row, however many reasons there are.
@@ -371,10 +379,6 @@ class Courier:
         outbox.bury(self.name, entry.seq, reasons[-1], compact_json(known))
         if len(reasons) == 1:
             self._count(conventions.METRIC_DEAD, 1, {conventions.SINK: self.name})
-
-
-def _parts(sink: Poster, *, row: dict[str, Any]) -> Sequence[Any]:
-    return sink.parts(row)
 
 
 def _post(sink: Poster, *, part: Any, key: str) -> None:

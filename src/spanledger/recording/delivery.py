@@ -31,7 +31,7 @@ class Delivery:
     """Delivers to `sinks`, from the outbox files in `directory`.
 
     `count(name, amount, attributes)` moves a counter of ours; `complete(row)` adds to a row what it could not have
-    when it was written: its price.
+    when it was written: its price. `meant_for` names all sinks that records are for, where these are not all.
     """
 
     def __init__(
@@ -42,18 +42,23 @@ class Delivery:
         batch_size: int,
         flush_interval: float,
         count: Count,
+        meant_for: Sequence[str] = (),
         complete: Callable[[dict[str, Any]], dict[str, Any]] = _as_it_is,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
+        self._meant_for = meant_for or [sink.name for sink in sinks]
         self._count = count
         self._clock = clock
         self._complete = complete
         self._wall = wall
         self._own: Outbox | None = None
-        self._left: Outbox | None = None
-        """Our own outbox once it is released, while a courier is still at it."""
+        self._left: list[Outbox] = []
+        """Our own outboxes once they are released, while a courier is still at them."""
+        self._running = 0
+        """Couriers whose thread has not come to its end."""
+        self._ending = threading.Lock()
         self._adopted: dict[Path, Outbox] = {}
         self._idle: dict[Path, int] = {}
         """Files of the dead in which there is nothing for our sinks → when they were changed last."""
@@ -81,15 +86,16 @@ class Delivery:
     def start(self) -> None:
         """Start the couriers."""
         for courier in self._couriers:
-            courier.start()
+            with self._ending:
+                self._running += courier.start()
 
     def release(self) -> bool:
         """Let go of this process's own outbox. False if a courier is at it still, which closes the file in the end."""
-        self._left, self._own = self._own, None
-        if any(courier.lives for courier in self._couriers):
-            return False
-        self._left = None
-        return True
+        own, self._own = self._own, None
+        with self._ending:
+            if self._running and own is not None:
+                self._left.append(own)
+            return not self._running
 
     def wake(self, waiting: int) -> None:
         """There are records; a full batch of them doesn't wait for company."""
@@ -104,8 +110,10 @@ class Delivery:
             courier.run(errand)
         for errand in errands:
             errand.done.wait(max(0.0, until - time.monotonic()))
-        if all(errand.done.is_set() for errand in errands):  # or a salvage may be under way, and hold the lock
-            self._retire()
+        if self._running:
+            self._retire(wait=0)  # a salvage may be under way, and hold the lock
+        else:  # nobody else lets go of what was adopted for this
+            self._close_adopted()
         return all(errand.home for errand in errands)
 
     def stop(self, timeout: float) -> bool:
@@ -117,17 +125,18 @@ class Delivery:
         for courier in self._couriers:
             if courier.thread is not None:
                 courier.thread.join(max(0.0, until - time.monotonic()))
-        if not any(courier.lives for courier in self._couriers):
-            self._close_adopted()
         return home
 
     def _courier_ended(self) -> None:
         """On the thread of a courier, at its end."""
-        others = [courier for courier in self._couriers if courier.thread is not threading.current_thread()]
-        if not any(courier.lives for courier in others):
+        with self._ending:
+            self._running -= 1
+            left, self._left = ([], self._left) if self._running else (self._left, [])
+            last = not self._running
+        if last:
             self._close_adopted()
-            if self._left is not None:
-                self._left.close()
+        for outbox in left:
+            outbox.close()
 
     def _close_adopted(self) -> None:
         with self._looking:
@@ -171,12 +180,14 @@ class Delivery:
 
     def _cannot_adopt(self, path: Path, error: Exception) -> None:
         try:
-            saved = salvage(path, self._names()) if is_damage(error) else None
+            saved = salvage(path, self._meant_for) if is_damage(error) else None
         except (OSError, sqlite3.Error) as another:
             saved, error = None, another
         if saved is None:
-            self._idle[path] = _changed(path)
-            log.warning("The outbox file %s can't be read (%s); it is left as it is.", path, error)
+            if isinstance(error, OutboxVersionError):  # anything else may pass
+                self._idle[path] = _changed(path)
+            if not is_damage(error):  # or somebody else is saving what can be read of it
+                log.warning("The outbox file %s can't be read (%s); it is left as it is.", path, error)
             return
         self._look_at = 0.0
         log.error(
@@ -191,14 +202,18 @@ class Delivery:
             self._count(conventions.METRIC_LOST, saved.damaged, {conventions.REASON: "outbox_damaged"})
             Losses(self._directory.parent / LOSSES).add("outbox_damaged", saved.damaged)
 
-    def _retire(self) -> None:
+    def _retire(self, wait: float = -1) -> None:
         """Let go of files in which nothing is left for our sinks."""
-        with self._looking:
+        if not self._looking.acquire(timeout=wait):
+            return
+        try:
             for path, outbox in list(self._adopted.items()):
                 if outbox.closed or not outbox.pending(self._names()):
                     del self._adopted[path]
                     outbox.close()
                     self._idle[path] = _changed(path)
+        finally:
+            self._looking.release()
 
     def _names(self) -> list[str]:
         return [courier.name for courier in self._couriers]

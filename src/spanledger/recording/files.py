@@ -6,7 +6,9 @@ import contextlib
 import fcntl
 import os
 import stat
+import weakref
 from pathlib import Path
+from typing import Final
 
 
 class UnsafePathError(OSError):
@@ -67,6 +69,7 @@ class Lease:
             os.close(descriptor)
             return False
         self._descriptor = descriptor
+        _held.add(self)
         return True
 
     def release(self, *, remove: bool = False) -> None:
@@ -75,11 +78,24 @@ class Lease:
             return
         if remove:
             self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a child that was forked meanwhile shares it: closing alone would not do
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         os.close(self._descriptor)
         self._descriptor = None
+        _held.discard(self)
 
     def forget(self) -> None:
         """In a forked child: drop the descriptor. The parent keeps the lease, which only an unlock would end."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+_held: Final[weakref.WeakSet[Lease]] = weakref.WeakSet()
+
+
+def forget_leases() -> None:
+    """In a forked child: every lease is the parent's, and ends with it."""
+    for lease in list(_held):
+        lease.forget()
+    _held.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -27,15 +28,18 @@ class Losses:
 
     def add(self, reason: str, count: int) -> None:
         """So many more were lost."""
-        with self._lock:
-            self._unsaid[reason] += count
+        self._unsaid[reason] += count
         self.say()
+
+    def forget(self) -> None:
+        """In a forked child: what is not written down yet is the parent's to write."""
+        self._unsaid, self._lock = Counter(), threading.Lock()
 
     def say(self) -> None:
         """Write down what could not be written before. Never raises."""
-        if not self._unsaid:
+        if not self._unsaid or not self._lock.acquire(blocking=False):
             return
-        with self._lock:
+        try:
             now, mine = time.time(), os.getpid()
             lines = [
                 json.dumps({"at": now, "reason": reason, "count": count, "pid": mine})
@@ -46,10 +50,14 @@ class Losses:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(self._path, flags, 0o600)
                 try:
-                    os.write(descriptor, ("\n".join(lines) + "\n").encode())
+                    text = ("\n".join(lines) + "\n").encode()
+                    if os.write(descriptor, text) < len(text):
+                        raise OSError(errno.ENOSPC, "no room for all of it")
                 finally:
                     os.close(descriptor)
             except OSError as error:
                 log.error("Losses can't be written down yet (%s): %s.", error, dict(self._unsaid))
             else:
                 self._unsaid.clear()
+        finally:
+            self._lock.release()

@@ -18,7 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,11 +65,15 @@ _TAKEN: Final = "UPDATE cursors SET seq = max(seq, ?), parts = 0, attempts = 0, 
 _GONE: Final = "DELETE FROM records WHERE seq <= (SELECT min(seq) FROM cursors)"
 
 
+DAMAGED: Final = "the row is damaged: its checksum is wrong"
+"""Why a row is dead whose body is not what was written. Nobody can say what is true of it."""
+
+
 class OutboxFullError(Exception):
     """The file has reached its bound; what is in it stays, new records are refused."""
 
 
-class OutboxVersionError(Exception):
+class OutboxVersionError(OSError):
     """The file was made by a later version of spanledger."""
 
 
@@ -133,6 +137,8 @@ class Saved:
     dead: Sequence[tuple[Any, ...]]
     damaged: int
     """Rows that were there and can't be read."""
+    parts: Mapping[str, int] = field(default_factory=dict)
+    """By sink, how many requests of the record after its cursor were accepted."""
 
     @classmethod
     def of(cls, cursors: Mapping[str, int], bodies: Sequence[str]) -> Saved:
@@ -150,7 +156,7 @@ class Outbox:
         self._lease = lease
         self._connection = connection
         self._full_sync = full_sync
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back here: an error then, rather than a standstill
 
     @classmethod
     def create(cls, directory: Path, sinks: Iterable[str], *, full_sync: bool, max_bytes: int) -> Outbox:
@@ -161,28 +167,40 @@ class Outbox:
         lease = Lease(path.with_suffix(".lock"))
         if not lease.acquire():
             raise OSError(f"{path} is taken")
-        private_file(path)
-        connection = _connect(path, full_sync=full_sync)
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.executemany("INSERT INTO cursors (sink, seq) VALUES (?, 0)", [(sink,) for sink in sinks])
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute(f"PRAGMA max_page_count = {max(16, max_bytes // _PAGE)}")
-        sync_directory(directory)  # or a power cut may take the file's name with it
+        connection = None
+        try:
+            private_file(path)
+            connection = _connect(path, full_sync=full_sync)
+            with _Transaction(connection):
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.executemany("INSERT INTO cursors (sink, seq) VALUES (?, 0)", [(sink,) for sink in sinks])
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute(f"PRAGMA max_page_count = {max(16, max_bytes // _PAGE)}")
+            sync_directory(directory)  # or a power cut may take the file's name with it
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            _remove(path)
+            lease.release(remove=True)
+            raise
         return cls(path, lease, connection, full_sync=full_sync)
 
     @classmethod
     def of_saved(cls, directory: Path, saved: Saved) -> Outbox:
         """A new file with what was saved of a damaged one, as far as each sink was with it. It takes no new rows."""
         made = cls.create(directory, (), full_sync=True, max_bytes=2**40)
-        with made._transaction() as connection:  # noqa: SLF001  # it is one of us
-            connection.executemany("INSERT INTO cursors (sink, seq) VALUES (?, ?)", saved.cursors.items())
-            connection.executemany(
-                "INSERT INTO records (seq, record_id, settle_at, crc, body) VALUES (?, ?, 0, ?, ?)", saved.rows
-            )
-            connection.executemany("INSERT INTO dead VALUES (?, ?, ?, ?, ?)", saved.dead)
+        cursors = [(sink, seq, saved.parts.get(sink, 0)) for sink, seq in saved.cursors.items()]
+        try:
+            with made._transaction() as connection:  # noqa: SLF001  # it is one of us
+                connection.executemany("INSERT INTO cursors (sink, seq, parts) VALUES (?, ?, ?)", cursors)
+                connection.executemany(
+                    "INSERT INTO records (seq, record_id, settle_at, crc, body) VALUES (?, ?, 0, ?, ?)", saved.rows
+                )
+                connection.executemany("INSERT INTO dead VALUES (?, ?, ?, ?, ?)", saved.dead)
+        except BaseException:
+            made.close()
+            raise
         return made
 
     @classmethod
@@ -205,7 +223,7 @@ class Outbox:
             version = _brought_up_to_date(connection)
             if version:  # nobody is left who could tell more of its records
                 connection.execute("UPDATE records SET settle_at = 0 WHERE settle_at > 0")
-        except (sqlite3.Error, OutboxVersionError):
+        except (sqlite3.Error, OSError):
             if connection is not None:
                 connection.close()
             lease.release()
@@ -263,7 +281,7 @@ class Outbox:
         entries: list[Entry] = []
         for seq, crc, body in found:
             if _crc(body) != crc:
-                self.bury(sink, seq, "the row is damaged: its checksum is wrong", body)
+                self.bury(sink, seq, DAMAGED, body)
                 if not entries:  # what was accepted of it is not of the row after it
                     self.taken(sink, seq)
                 continue
@@ -314,7 +332,7 @@ class Outbox:
             connection.execute(
                 "INSERT INTO dead VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (seq, sink) DO UPDATE SET reason = dead.reason || '; ' || excluded.reason,"
-                " body = excluded.body",
+                " body = excluded.body WHERE instr(dead.reason, excluded.reason) = 0",
                 (seq, sink, reason[:500], time.time_ns(), body),
             )
 
@@ -338,18 +356,13 @@ class Outbox:
                 ):
                     keys = "seq, NULL" if table == "records" else "seq, sink"
                     for body, seq, sink in connection.execute(f"SELECT body, {keys} FROM {table}").fetchall():
-                        row = change(json.loads(body))
+                        row = change(document_in(body))
                         if row is not None:
                             text = _encode(row)
                             values = (text, _crc(text), seq) if table == "records" else (text, None, seq, sink)
                             changed += connection.execute(statement, values).rowcount
         self.checkpoint()
         return changed
-
-    def sinks(self) -> tuple[str, ...]:
-        """The sinks this file's rows are meant for."""
-        with self._lock:
-            return tuple(name for (name,) in self._connection.execute("SELECT sink FROM cursors ORDER BY sink"))
 
     def pending(self, sinks: Iterable[str] | None = None) -> int:
         """How many rows some sink, or one of these sinks, has not taken yet."""
@@ -479,6 +492,14 @@ def _lacks_its_start(path: Path) -> bool:
 
 def _crc(body: str) -> int:
     return zlib.crc32(body.encode("utf-8", "surrogatepass"))
+
+
+def document_in(body: str) -> dict[str, Any]:
+    """The row in a body; empty where the body is what is damaged."""
+    try:
+        return dict(json.loads(body))
+    except (ValueError, TypeError):
+        return {}
 
 
 def id_in(body: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spanledger.guard import failed, log
 from spanledger.model import UsageRecord
+from spanledger.recording.files import forget_leases
 from spanledger.recording.leaving import commit_on_sigterm, leave_late
 from spanledger.recording.telling import Telling
 from spanledger.recording.writer import EXIT_WAIT, Item, Plan, Writer
@@ -109,6 +110,7 @@ class Recorder:
         """In a child: what is queued, open or on the disk belongs to the parent."""
         self.in_child()
         self._writer.forget()
+        self._plan.losses.forget()
         if self._meters is not None:
             self._meters.forget()
         self._writer = Writer(self._plan, self._make_meters)
@@ -160,5 +162,6 @@ def _commit_all() -> None:
 
 
 def _after_fork() -> None:
+    forget_leases()
     for recorder in list(_recorders):
         recorder.restart_after_fork()

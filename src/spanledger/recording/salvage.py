@@ -22,6 +22,7 @@ _LEAST: Final = 20
 """Bytes that a row takes at the least: there are no more rows than fit."""
 _COLUMNS: Final = 5
 _NEXT: Final = "SELECT seq, record_id, crc, body FROM records WHERE seq >= ? ORDER BY seq LIMIT 1"
+_PARTS: Final = "SELECT sink, parts FROM cursors"
 _DEAD: Final = "SELECT seq, sink, reason, died_at, body FROM dead"
 
 
@@ -106,6 +107,7 @@ def _read_rows(path: Path) -> Saved:
         numbers = [seq for (seq,) in _readable(connection, "SELECT seq FROM sqlite_sequence") if _counts(seq)]
         told = [each for each in _readable(connection, "SELECT sink, seq FROM cursors") if isinstance(each[0], str)]
         cursors = {sink: seq if _counts(seq) and seq <= max(numbers, default=0) else 0 for sink, seq in told}
+        parts = {sink: number for sink, number in _readable(connection, _PARTS) if _counts(number)}
         dead = [each for each in _readable(connection, _DEAD) if tuple(map(type, each)) == (int, str, str, int, str)]
         number = min(cursors.values(), default=0) + 1
         last = min(max(numbers, default=0), number + size // _LEAST)
@@ -132,7 +134,8 @@ def _read_rows(path: Path) -> Saved:
                 unread.discard(seq)
                 rows.append((seq, values[1], values[3], values[4]))
     rows = [(seq, name if isinstance(name, str) else id_in(body), crc, body) for seq, name, crc, body in rows]
-    return Saved(cursors, rows, dead, damaged + len(unread))
+    known = {sink: parts.get(sink, 0) for sink, seq in told if cursors[sink] == seq}
+    return Saved(cursors, rows, dead, damaged + len(unread), known)
 
 
 def _counts(seq: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from spanledger.recording.files import Lease
-from spanledger.recording.outbox import Outbox, Saved
+from spanledger.recording.outbox import DAMAGED, Outbox, Saved, document_in
 
+_BODIES: Final = "SELECT body FROM records UNION ALL SELECT body FROM dead"
 _DEAD: Final = "SELECT seq, sink, reason, died_at, body FROM dead ORDER BY died_at"
 
 
@@ -91,7 +91,7 @@ def dead(directory: Path, sink: str | None = None) -> Iterator[Dead]:
 
 
 def revive(directory: Path, sink: str | None = None) -> int:
-    """Let dead rows be tried again; how many. Those of living processes are left alone.
+    """Let dead rows be tried again; how many. Those of living processes and damaged ones are left alone.
 
     Each goes into a new file that is meant for its sink alone. Raises `OSError`, `sqlite3.Error`.
     """
@@ -101,7 +101,7 @@ def revive(directory: Path, sink: str | None = None) -> int:
         if outbox is None:
             continue
         try:
-            rows = [each for each in dead(directory, sink) if each.path == path]
+            rows = [each for each in dead(directory, sink) if each.path == path and DAMAGED not in each.reason]
             for name in sorted({each.sink for each in rows}):
                 revived += _revive(outbox, directory, [each for each in rows if each.sink == name])
         finally:
@@ -131,8 +131,8 @@ def erase(directory: Path, user_ids: Sequence[str], personal: Sequence[str]) -> 
                 outbox.close()
         elif path.exists():
             with closing(_open(path)) as connection:
-                bodies = connection.execute("SELECT body FROM records") if _has_tables(connection) else []
-                elsewhere += sum(json.loads(body).get("user_id") in user_ids for (body,) in bodies)
+                bodies = connection.execute(_BODIES) if _has_tables(connection) else []
+                elsewhere += sum(document_in(body).get("user_id") in user_ids for (body,) in bodies)
     return erased, elsewhere
 
 

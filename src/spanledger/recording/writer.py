@@ -7,7 +7,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -103,8 +103,8 @@ class Writer:
         self._queue.put(item)
         if self._thread is None:
             self._start()
-        if self._stopped and not self.here:  # nobody is left to take it
-            self._take_all()
+        if self._stopped and not self.here:  # nobody is left to take it, but perhaps whoever is at the end of it all
+            self._take_all(wait=0)
 
     def flush(self, timeout: float) -> bool:
         """Commit and deliver what was queued before."""
@@ -112,7 +112,7 @@ class Writer:
         if self._thread is None and self._plan.outbox is None:
             return True
         if self._stopped:  # what a span exporter hands over while the process ends
-            self._take_all()
+            self._take_all(wait=timeout)
             home = self._delivery is None or self._delivery.drain(timeout)
             self._close()
             return home
@@ -134,8 +134,7 @@ class Writer:
                 self._thread.join(timeout)
             if self.here or self._thread.is_alive():
                 return False
-            self._take_all()
-            return not self._unwritten
+            return self._take_all(wait=timeout) and not self._unwritten
         done = threading.Event()
         self._queue.put(Item(None, settles=True, done=done))
         return done.wait(timeout)
@@ -147,19 +146,20 @@ class Writer:
             return True
         self._stopped = True
         self._queue.put(Item(None, settles=True, done=None))
-        self._thread.join(timeout)
-        self._take_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        self._take_all(wait=max(0.5, deadline - time.monotonic()))
         done = self._delivery is None or self._delivery.stop(max(0.1, deadline - time.monotonic()))
         self._close()
-        if self._unwritten:
-            self._lose(self._trouble, len(self._unwritten))
-        return done and not self._unwritten
+        lost, self._unwritten = sum(not draft.replaces for draft in self._unwritten), []
+        self._lose(self._trouble, lost)
+        return done and not lost
 
     def _close(self) -> None:
         free = self._delivery is None or self._delivery.release()
-        if self._outbox is not None and free:
-            self._outbox.close()
-        self._outbox = None
+        outbox, self._outbox = self._outbox, None  # first: a signal may come in the middle of the closing
+        if outbox is not None and free:
+            outbox.close()
 
     def forget(self) -> None:
         """In a forked child: the threads, the queue, the file and every connection are the parent's."""
@@ -204,16 +204,19 @@ class Writer:
             waits.append(max(0.0, due - time.monotonic()))
         return min(waits) if waits else None
 
-    def _take_all(self) -> None:
-        while True:
-            self._take(Item(None, settles=True, done=None))
+    def _take_all(self, wait: float) -> bool:
+        """Commit what is queued. False if somebody else is at it and does not come to an end within `wait` seconds."""
+        while self._take(Item(None, settles=True, done=None), wait):
             if self._queue.empty():
-                return
+                return True
+        return False
 
-    def _take(self, first: Item | None) -> None:
+    def _take(self, first: Item | None, wait: float = -1) -> bool:
         self._local.taking = True  # before the lock: a collection that runs in between must not wait for it
         try:
-            with self._writing:
+            if not self._writing.acquire(timeout=wait):
+                return False
+            try:
                 items = [first] if first is not None else []
                 while len(items) < _BATCH:
                     try:
@@ -221,8 +224,11 @@ class Writer:
                     except queue.Empty:
                         break
                 self._commit(items)
+            finally:
+                self._writing.release()
         finally:
             self._local.taking = False
+        return True
 
     def _commit(self, items: list[Item]) -> None:
         for item in items:
@@ -236,9 +242,9 @@ class Writer:
                 noted("a record", error)
         waited_for = any(item.build is None for item in items)
         final = self._settling.due(all_of_them=any(item.build is None and item.settles for item in items))
+        self._to_settle += [record.record_id for record in final]
         try:
             self._write()
-            self._to_settle += [record.record_id for record in final]
             if (self._to_settle or waited_for) and self._outbox is not None:
                 self._outbox.settle(self._to_settle)
                 self._to_settle = []
@@ -291,45 +297,52 @@ class Writer:
         written, self._unwritten = self._unwritten, []
         try:
             while written:
-                self._append(written[:_BATCH])
-                del written[:_BATCH]
+                self._append(written)
         finally:
             self._unwritten = written
         self._plan.losses.say()
 
-    def _append(self, drafts: list[Draft]) -> None:
+    def _append(self, written: list[Draft]) -> None:
+        """Commit the first of them, and take from the list what is committed or refused."""
         from spanledger.recording.outbox import OutboxFullError, is_damage  # noqa: PLC0415  # with the first record
 
-        count = sum(not draft.replaces for draft in drafts)
-        refused = 0
+        drafts = written[:_BATCH]
         try:
             self._open_outbox().append(drafts)
         except OutboxFullError:
-            refused = self._append_what_fits(drafts)
-            self._lose("outbox_full", refused)
-            if not self._full:
-                log.error("The outbox is full: new records are refused and counted until a sink takes some.")
+            self._append_what_fits(written, len(drafts))
+            return
         except Exception as error:
             if not is_damage(error) or self._outbox is None:
                 raise
             log.error("The outbox file %s is damaged (%s); records go to a new one.", self._outbox.path, error)
             self._outbox.abandon()
             self._open_outbox().append(drafts)
-        self._full = refused > 0
-        self.committed += count - refused
-        if self._delivery is not None:
-            self._delivery.wake(count)
+        self._full = False
+        self._committed(written, len(drafts))
 
-    def _append_what_fits(self, drafts: Sequence[Draft]) -> int:
-        """Commit one after the other until the outbox is full; how many records are refused then."""
+    def _append_what_fits(self, written: list[Draft], number: int) -> None:
+        """Commit so many one after the other; from the first that finds the outbox full on they are refused."""
         from spanledger.recording.outbox import OutboxFullError  # noqa: PLC0415  # with the first record
 
-        for number, draft in enumerate(drafts):
+        for left in range(number, 0, -1):
             try:
-                self._open_outbox().append([draft])
+                self._open_outbox().append(written[:1])
             except OutboxFullError:
-                return sum(not each.replaces for each in drafts[number:])
-        return 0
+                self._lose("outbox_full", sum(not each.replaces for each in written[:left]))
+                del written[:left]
+                if not self._full:
+                    log.error("The outbox is full: new records are refused and counted until a sink takes some.")
+                self._full = True
+                return
+            self._committed(written, 1)
+
+    def _committed(self, written: list[Draft], number: int) -> None:
+        count = sum(not draft.replaces for draft in written[:number])
+        del written[:number]
+        self.committed += count
+        if self._delivery is not None:
+            self._delivery.wake(count)
 
     def _open_outbox(self) -> Outbox:
         """This process's outbox, a new one where there is none or the last one was damaged."""
@@ -376,7 +389,8 @@ class Writer:
             done = threading.Event()
             self._queue.put(Item(None, settles=False, done=done))
             done.wait(_OBSERVE_WAIT)
-        return self._outbox.pending() if self._outbox is not None else 0
+        outbox = self._outbox
+        return outbox.pending() if outbox is not None else 0
 
 
 inherited: list[Writer] = []

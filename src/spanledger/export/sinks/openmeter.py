@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from spanledger.export.formats.openmeter import CONTENT_TYPE, PATH, event
 from spanledger.export.sinks.http import Http
-from spanledger.recording.sink import Row
+from spanledger.recording.sink import Row, SinkError
 
 
 class OpenMeterSink:
@@ -25,7 +25,11 @@ class OpenMeterSink:
 
     def send(self, rows: Sequence[Row]) -> None:
         """Send the rows in one request. Raises `SinkError`."""
-        self._http.post(json.dumps([event(row) for row in rows], allow_nan=False), {})
+        try:
+            events = json.dumps([event(row) for row in rows], allow_nan=False)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SinkError(f"{type(error).__name__}: a row can't be told as an event", permanent=True) from error
+        self._http.post(events, {})
 
     def close(self) -> None:
         """Close the connections."""

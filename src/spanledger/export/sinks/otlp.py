@@ -43,7 +43,10 @@ class OtlpSink:
         """Send the rows in one request. Raises `SinkError`."""
         if self._way is None:
             self._way = _OverHttp() if self._http else _OverGrpc()
-        records = records_of(rows)
+        try:
+            records = records_of(rows)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SinkError(f"{type(error).__name__}: a row can't be told as a log record", permanent=True) from error
         if self._debug:
             for record in records:
                 log.info("otlp: %s", dict(record.log_record.attributes or {}))
