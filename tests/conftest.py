@@ -5,6 +5,7 @@ import importlib
 import inspect
 import operator
 import os
+import shutil
 import sqlite3
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ httpx2 = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__
 """The HTTP library this version of the SDK uses: httpx, or httpx2 from 3.0 on."""
 
 ROOT = Path(__file__).parents[1]
+SOAK = bool(os.environ.get("SPANLEDGER_SOAK"))
 
 
 SINCE = {
@@ -93,6 +95,21 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "needs(path, of=package): only for SDKs that have this method, class or parameter"
     )
+    config.addinivalue_line("markers", "soak(why): only in the long form; why something else stands for it")
+    config.addinivalue_line("markers", "wants(program): only where this program is installed")
+
+
+def pytest_collection_modifyitems(config, items):
+    """The short form leaves out what the long one adds to it."""
+    left_out = [item for item in items if not _belongs(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if _belongs(item)]
+
+
+def _belongs(item):
+    wanted = [mark.args[0] for mark in item.iter_markers("wants")]
+    soak = item.get_closest_marker("soak") is None or SOAK
+    return soak and all(shutil.which(program) for program in wanted)
 
 
 @pytest.hookimpl(wrapper=True)

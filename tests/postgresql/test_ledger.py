@@ -4,7 +4,6 @@ import itertools
 import json
 import logging
 import re
-import shutil
 import subprocess
 import threading
 import time
@@ -665,7 +664,7 @@ default_pool_size = 2
 """
 
 
-@pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="there is no pgbouncer here")
+@pytest.mark.wants("pgbouncer")
 def test_eight_deliveries_through_pgbouncer_over_two_connections(postgres, database):
     port = _free_port()
     config = postgres.directory / "pgbouncer.ini"

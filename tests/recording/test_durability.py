@@ -15,6 +15,7 @@ import pytest
 
 import spanledger
 
+KILLS = 60 if "SPANLEDGER_SOAK" in os.environ else 6
 CALLER = """
 import os, sys, threading, time
 import httpx2, spanledger
@@ -57,11 +58,12 @@ def rows_in(state):
     return found
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("durability", ["async", "sync"])
 def test_sigkill_at_random_moments_loses_nothing_that_was_acknowledged(home, durability):
     source = random.Random(7)
     acknowledged = 0
-    for _ in range(6):
+    for _ in range(KILLS):
         environ = {**os.environ, "SPANLEDGER_DURABILITY": durability}
         process = subprocess.Popen([sys.executable, "-c", CALLER], stdout=subprocess.PIPE, text=True, env=environ)
         for line in process.stdout:

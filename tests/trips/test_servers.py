@@ -198,7 +198,7 @@ def test_what_gunicorn_has_served_is_recorded_however_its_master_is_stopped(home
     assert len(rows_in(home)) == CALLS, server.said
 
 
-@pytest.mark.skipif(not SOAK, reason="loading every instrumentation takes long; test_zero_code.py stands for it")
+@pytest.mark.soak("loading every instrumentation takes long; test_zero_code.py stands for it")
 @pytest.mark.parametrize("start", ["opentelemetry-instrument", "spanledger run"])
 @pytest.mark.parametrize("preload", [(), ("--preload",)])
 def test_gunicorn_without_a_line_of_code_in_the_application_is_recorded(home, user, start, preload):
@@ -210,7 +210,7 @@ def test_gunicorn_without_a_line_of_code_in_the_application_is_recorded(home, us
     assert len(rows_in(home)) == CALLS, server.said
 
 
-@pytest.mark.skipif(not SOAK, reason="the next test has such a call, too")
+@pytest.mark.soak("the next test has such a call, too")
 @pytest.mark.parametrize("worker", KINDS)
 def test_a_call_made_before_the_workers_are_forked_is_the_masters_and_theirs_are_theirs(home, user, worker):
     (user / "calls.py").write_text(CONFIGURED + "\ncall()\n")  # threads and an outbox exist when gunicorn forks
@@ -267,7 +267,7 @@ def test_what_uvicorn_has_served_is_recorded_however_it_is_stopped(home, user, s
     assert len(rows_in(home)) == CALLS, server.said
 
 
-@pytest.mark.skipif(not SOAK, reason="a killed worker of gunicorn stands for it")
+@pytest.mark.soak("a killed worker of gunicorn stands for it")
 @pytest.mark.parametrize("durability", ["sync", "async"])
 def test_a_uvicorn_worker_killed_by_sigkill_loses_nothing_that_was_committed(home, user, durability):
     with Server(uvicorn("--workers", "2"), user, SPANLEDGER_DURABILITY=durability) as server:
@@ -348,7 +348,7 @@ def test_celery_tasks_with_a_result_are_recorded_when_the_worker_is_stopped(home
     assert len(rows_in(home)) == tasks, worker.said
 
 
-@pytest.mark.skipif(not SOAK, reason="loading every instrumentation takes long; test_zero_code.py stands for it")
+@pytest.mark.soak("loading every instrumentation takes long; test_zero_code.py stands for it")
 @pytest.mark.parametrize("start", ["opentelemetry-instrument", "spanledger run"])
 def test_celery_without_a_line_of_code_in_the_application_is_recorded(home, user, celery, start):
     (user / "calls.py").write_text(CALLS_OF_A_USER)
