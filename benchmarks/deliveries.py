@@ -134,7 +134,7 @@ def main(rounds):
             settings="sinks=['usage_api','openmeter'], usage_api_url='http://127.0.0.1:9',"
             " openmeter_url='http://127.0.0.1:9', ledger_url='postgresql://x@127.0.0.1:9/x'",
             records=100_000 if number == 0 else 5000,
-            pause=0.002,
+            pause=0.01,
         )
         for number in range(rounds)
     ]

@@ -71,6 +71,8 @@ class Settling:
         self._clock = clock
         self._known: deque[_Call] = deque()
         self._open: deque[_Call] = deque()
+        self._numberless: deque[_Call] = deque(maxlen=_MOST_LOOKED_AT)
+        """Calls of which a teller had no numbers."""
         self._by_response: dict[str, deque[_Call]] = {}
         self._by_span: dict[str, _Call] = {}
         self._by_within: dict[str, deque[_Call]] = {}
@@ -209,11 +211,10 @@ class Settling:
 
     def _without_numbers(self, facts: Facts) -> Iterable[_Call]:
         """Calls of which one side has no numbers at all; only among those told lately."""
+        if facts.usage.usage_status != "missing":
+            return reversed(self._numberless)
         count = len(self._known)
-        lately = (self._known[index] for index in range(count - 1, max(-1, count - 1 - _MOST_LOOKED_AT), -1))
-        if facts.usage.usage_status == "missing":
-            return lately
-        return (call for call in lately if any(told.usage.usage_status == "missing" for told in call.told.values()))
+        return (self._known[index] for index in range(count - 1, max(-1, count - 1 - _MOST_LOOKED_AT), -1))
 
     # What is remembered.
 
@@ -221,6 +222,8 @@ class Settling:
         span = _key(facts.trace_id, facts.span_id)
         if span:
             self._by_span[span] = call
+        if facts.usage.usage_status == "missing":
+            self._numberless.append(call)
         for index, key in self._lists(facts):
             if key is not None:
                 calls = index.setdefault(key, deque(maxlen=_MOST_LOOKED_AT))
@@ -235,6 +238,8 @@ class Settling:
         )
 
     def _forget(self, call: _Call) -> None:
+        with suppress(ValueError):
+            self._numberless.remove(call)
         for facts in call.told.values():
             span = _key(facts.trace_id, facts.span_id)
             if span and self._by_span.get(span) is call:
