@@ -59,7 +59,8 @@ if child == 0:
     call(3)
     tell("child")
     os._exit(0)
-os.waitpid(child, 0)
+_, status = os.waitpid(child, 0)
+assert status == 0
 call(4)
 tell("parent")
 """
@@ -184,3 +185,46 @@ def test_however_a_process_leaves_its_rows_are_safe_and_it_leaves_that_way(home,
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environ)
     assert (done.returncode, done.stdout, done.stderr) == (status, said, "")
     assert len(rows_in(home)) == 4
+
+
+BUSY = """
+import os, signal, sys, threading
+from pathlib import Path
+import spanledger
+from spanledger.recording.outbox import Draft, Outbox
+
+spanledger.configure()
+home = Path(sys.argv[1]) / "outbox"
+ended = threading.Event()
+
+def keep(number):
+    box = Outbox.create(home, ["nobody"], full_sync=False, max_bytes=2**24)
+    for each in range(number):
+        box.append([Draft.of({"record_id": str(each)})])
+    box.close()
+
+def busy():
+    while not ended.is_set():
+        keep(20)
+
+threads = [threading.Thread(target=busy) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for _ in range(40):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        keep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    print(os.waitpid(child, 0)[1], flush=True)
+ended.set()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_a_fork_while_our_threads_are_in_sqlite_leaves_the_child_a_sqlite_that_works(home, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY, str(tmp_path)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [str(int(signal.SIGKILL))] * 40, "")

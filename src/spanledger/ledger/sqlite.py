@@ -22,6 +22,7 @@ from spanledger.ledger.erasure import prune, said
 from spanledger.ledger.rows import COLUMNS, enriched
 from spanledger.model import iso
 from spanledger.recording.files import Lease, private_directory, private_file
+from spanledger.recording.forking import in_sqlite
 from spanledger.recording.sink import Row, SinkError
 
 MIGRATIONS: Final = ("schema_sqlite.sql", *(f"schema_sqlite_{number}.sql" for number in range(2, 6)))
@@ -112,14 +113,18 @@ class SqliteLedger:
         try:
             self._take_turn()
             try:
-                if self._connection is None:
-                    self._connection = open_for_writing(self.path)
-                self._connection.execute("VACUUM")
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._compact()
             finally:
                 self._lease.release()
         except (OSError, sqlite3.Error, LedgerVersionError) as error:
             raise SinkError(f"{type(error).__name__}: {error}") from error
+
+    @in_sqlite
+    def _compact(self) -> None:
+        if self._connection is None:
+            self._connection = open_for_writing(self.path)
+        self._connection.execute("VACUUM")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _keep_below(self, most: int, now: datetime) -> None:
         size = self._size()
@@ -136,12 +141,14 @@ class SqliteLedger:
             bound = datetime.fromisoformat(first).replace(tzinfo=UTC) + timedelta(days=1)
             said(self.write(partial(prune, before=bound, reason="ledger_max_bytes")), "ledger_max_bytes")
 
+    @in_sqlite
     def _first_day(self) -> str:
         """When the oldest record is of; the end of time where there is none."""
         assert self._connection is not None  # noqa: S101  # `tidy` asks before
         (found,) = self._connection.execute("SELECT min(started_at) FROM usage_records").fetchone()
         return str(found or "9999")
 
+    @in_sqlite
     def _size(self) -> int:
         """Bytes of the file that hold something."""
         assert self._connection is not None  # noqa: S101  # as above
@@ -164,7 +171,8 @@ class SqliteLedger:
             _left_open.append(connection)
             return
         try:
-            connection.close()
+            with in_sqlite:
+                connection.close()
         finally:
             self._lease.release()
 
@@ -183,6 +191,7 @@ class SqliteLedger:
                 raise SinkError(f"{self.path} is being written by another process")
             time.sleep(0.01)
 
+    @in_sqlite
     def _transact(self, statements: Callable[[sqlite3.Connection], Answer]) -> Answer:
         if self._connection is None:
             self._connection = open_for_writing(self.path)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from spanledger.recording.files import Lease, private_directory, private_file, sync_directory
+from spanledger.recording.forking import in_sqlite
 
 VERSION: Final = 2
 """Of the file. Files of every earlier version are brought to it when they are adopted."""
@@ -159,6 +160,7 @@ class Outbox:
         self._lock = threading.RLock()  # a signal handler may come back here: an error then, rather than a standstill
 
     @classmethod
+    @in_sqlite
     def create(cls, directory: Path, sinks: Iterable[str], *, full_sync: bool, max_bytes: int) -> Outbox:
         """A new file for this process, meant for these sinks."""
         private_directory(directory.parent)
@@ -187,6 +189,7 @@ class Outbox:
         return cls(path, lease, connection, full_sync=full_sync)
 
     @classmethod
+    @in_sqlite
     def of_saved(cls, directory: Path, saved: Saved) -> Outbox:
         """A new file with what was saved of a damaged one, as far as each sink was with it. It takes no new rows."""
         made = cls.create(directory, (), full_sync=True, max_bytes=2**40)
@@ -204,6 +207,7 @@ class Outbox:
         return made
 
     @classmethod
+    @in_sqlite
     def adopt(cls, path: Path) -> Outbox | None:
         """The file of a dead process, `None` if its owner lives or somebody else was first.
 
@@ -237,7 +241,7 @@ class Outbox:
 
     def append(self, drafts: Sequence[Draft]) -> None:
         """Keep the rows, all or none, on the disk when this returns. Raises `OutboxFullError` at the bound."""
-        with self._lock:
+        with in_sqlite, self._lock:
             try:
                 with self._transaction() as connection:
                     for draft in drafts:
@@ -261,7 +265,7 @@ class Outbox:
 
     def settle(self, record_ids: Iterable[str]) -> None:
         """These rows are final, and those that nobody has settled for long: a row that isn't holds up all after it."""
-        with self._lock, self._transaction() as connection:
+        with in_sqlite, self._lock, self._transaction() as connection:
             connection.executemany(
                 "UPDATE records SET settle_at = 0 WHERE record_id = ? AND settle_at > 0",
                 [(each,) for each in record_ids],
@@ -276,7 +280,7 @@ class Outbox:
 
         A row whose checksum is wrong is put aside as dead.
         """
-        with self._lock:
+        with in_sqlite, self._lock:
             found = [] if self.closed else self._connection.execute(_WAITING, (sink, most)).fetchall()
         entries: list[Entry] = []
         for seq, crc, body in found:
@@ -292,12 +296,12 @@ class Outbox:
 
     def lease(self, sink: str, seq: int) -> None:
         """Everything up to `seq` is being sent as one batch: until it is answered, `waiting` gives just that."""
-        with self._lock, self._transaction() as connection:
+        with in_sqlite, self._lock, self._transaction() as connection:
             connection.execute("UPDATE cursors SET leased = ? WHERE sink = ?", (seq, sink))
 
     def cursor(self, sink: str) -> Cursor:
         """How far this sink is. Raises `LookupError` if the file is not meant for it."""
-        with self._lock:
+        with in_sqlite, self._lock:
             found = self._connection.execute(
                 "SELECT seq, leased, parts, attempts, reason FROM cursors WHERE sink = ?", (sink,)
             ).fetchone()
@@ -310,25 +314,25 @@ class Outbox:
 
         Without `synced` it holds against the death of the process; a power cut may undo it, never more than that.
         """
-        with self._lock, self._syncing(synced), self._transaction() as connection:
+        with in_sqlite, self._lock, self._syncing(synced), self._transaction() as connection:
             connection.execute(_TAKEN, (seq, sink))
             connection.execute(_GONE)
 
     def part_taken(self, sink: str, parts: int) -> None:
         """This sink has accepted so many requests of the record after its cursor. Not synced, as `taken` without."""
-        with self._lock, self._syncing(False), self._transaction() as connection:
+        with in_sqlite, self._lock, self._syncing(False), self._transaction() as connection:
             connection.execute("UPDATE cursors SET parts = ? WHERE sink = ?", (parts, sink))
 
     def failed(self, sink: str, reason: str) -> None:
         """Another attempt to send to this sink has failed: for those who look from outside."""
-        with self._lock, self._transaction() as connection:
+        with in_sqlite, self._lock, self._transaction() as connection:
             connection.execute(
                 "UPDATE cursors SET attempts = attempts + 1, reason = ? WHERE sink = ?", (reason[:500], sink)
             )
 
     def bury(self, sink: str, seq: int, reason: str, body: str) -> None:
         """Put one row aside: this sink will never take it."""
-        with self._lock, self._transaction() as connection:
+        with in_sqlite, self._lock, self._transaction() as connection:
             connection.execute(
                 "INSERT INTO dead VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (seq, sink) DO UPDATE SET reason = dead.reason || '; ' || excluded.reason,"
@@ -338,7 +342,7 @@ class Outbox:
 
     def exhume(self, sink: str, seqs: Iterable[int]) -> None:
         """Rows that were put aside are somewhere else now."""
-        with self._lock, self._transaction() as connection:
+        with in_sqlite, self._lock, self._transaction() as connection:
             connection.executemany("DELETE FROM dead WHERE sink = ? AND seq = ?", [(sink, seq) for seq in seqs])
 
     def rewrite(self, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> int:
@@ -347,7 +351,7 @@ class Outbox:
         What was there before is overwritten on the disk.
         """
         changed = 0
-        with self._lock:
+        with in_sqlite, self._lock:
             self._connection.execute("PRAGMA secure_delete = ON")
             with self._transaction() as connection:
                 for table, statement in (
@@ -366,7 +370,7 @@ class Outbox:
 
     def pending(self, sinks: Iterable[str] | None = None) -> int:
         """How many rows some sink, or one of these sinks, has not taken yet."""
-        with self._lock:
+        with in_sqlite, self._lock:
             if self.closed:
                 return 0
             if sinks is None:
@@ -381,7 +385,7 @@ class Outbox:
 
     def close(self) -> None:
         """Close the file; an empty one goes."""
-        with self._lock:
+        with in_sqlite, self._lock:
             if self.closed:
                 return
             self.closed = True
@@ -396,7 +400,7 @@ class Outbox:
 
     def abandon(self) -> None:
         """The file is damaged: let go of it, so that whoever adopts it saves what can be read."""
-        with self._lock:
+        with in_sqlite, self._lock:
             if not self.closed:
                 self.closed = True
                 self._connection.close()
@@ -404,7 +408,7 @@ class Outbox:
 
     def checkpoint(self) -> None:
         """Bring everything from the write-ahead log into the file itself."""
-        with self._lock:
+        with in_sqlite, self._lock:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def forget(self) -> None:

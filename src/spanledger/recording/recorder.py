@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from spanledger.guard import failed, log
 from spanledger.model import UsageRecord
 from spanledger.recording.files import forget_leases
+from spanledger.recording.forking import in_sqlite
 from spanledger.recording.leaving import commit_on_sigterm, leave_late
 from spanledger.recording.telling import Telling
 from spanledger.recording.writer import EXIT_WAIT, Item, Plan, Writer
@@ -140,7 +141,9 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 def _register(recorder: Recorder) -> None:
     if not _at_fork:
-        os.register_at_fork(after_in_child=_after_fork)
+        os.register_at_fork(
+            before=in_sqlite.before_fork, after_in_parent=in_sqlite.after_fork, after_in_child=_after_fork
+        )
         leave_late(_shut_down_all)
         _at_fork.append(True)
     _recorders.add(recorder)
@@ -162,6 +165,7 @@ def _commit_all() -> None:
 
 
 def _after_fork() -> None:
+    in_sqlite.reopen()
     forget_leases()
     for recorder in list(_recorders):
         recorder.restart_after_fork()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from spanledger.recording.files import Lease, private_file
+from spanledger.recording.forking import in_sqlite
 from spanledger.recording.outbox import Outbox, Saved, id_in
 from spanledger.recording.pages import rows_in
 
@@ -101,6 +102,7 @@ def _first_page(directory: Path) -> bytes:
         fresh.close()
 
 
+@in_sqlite
 def _read_rows(path: Path) -> Saved:
     size = sum(each.stat().st_size for each in (path, Path(f"{path}-wal")) if each.exists())
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2)) as connection:
