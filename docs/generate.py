@@ -28,6 +28,7 @@ from spanledger import conventions
 from spanledger.instrumentation.providers import PROVIDERS
 from spanledger.instrumentation.spec import Announcement, Batch, Endpoint, Provider
 from spanledger.ledger.sqlite import migrate
+from spanledger.model import ATTRIBUTION_SOURCES
 from spanledger.pricing.price_file import json_schema
 from spanledger.settings import TABLE, Setting
 
@@ -557,6 +558,9 @@ COLUMNS: Final = {
     " are likely, not certain.",
     "claimed_cost_pusd": "What a span of somebody else says the call cost, pico-USD; the cost is ours all the same.",
     "usage_shape": "Table that `raw_usage` was read by (`spanledger.usage.shapes`), as `openai.chat`.",
+    "attribution_source": "How it is known whose the call is: "
+    + "; ".join(f"`{name}` ({meaning})" for name, meaning in ATTRIBUTION_SOURCES.items())
+    + ". NULL: nobody is known.",
     "clock_suspect": "1 where `started_at` was more than 5 minutes ahead of or 35 days behind the delivery. The time"
     " itself stands as it was told.",
     "recorded_at": "When the row was written, ISO-8601 UTC.",

@@ -10,7 +10,7 @@ from typing import get_args
 import yaml
 
 import spanledger
-from spanledger import conventions, model
+from spanledger import attribution, conventions, model
 from spanledger.recording.meters import Meters, token_buckets
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +81,8 @@ def test_a_metric_carries_the_attributes_the_registry_lists(telemetry):
         cost=model.Cost(cost_pusd=1, cost_status="partial", local_cost_pusd=2),
         attribution=model.Attribution(**dict.fromkeys(keys, "x")),
     )
-    meters.settled(record)
+    with attribution(note="x" * 300):
+        meters.settled(record)
     meters.settled(replace(record, cost=None))
     meters.count(conventions.METRIC_LOST, 1, {conventions.REASON: "unbuildable"})
     meters.count(conventions.METRIC_SPANS, 1, {conventions.OUTCOME: "merged"})
@@ -117,7 +118,7 @@ def test_no_attribute_is_listed_for_spans_that_none_can_carry():
     listed = refs(next(group for group in GROUPS if group["id"] == "span.spanledger.genai.client"))
     on_metrics_only = {
         conventions.CALL_STATUS, conventions.BUCKET, conventions.REASON, conventions.SINK, conventions.METHOD,
-        conventions.OUTCOME,
+        conventions.OUTCOME, conventions.ATTRIBUTION_SOURCE, conventions.ATTRIBUTION_CHANGE,
     }  # fmt: skip
     on_events = refs(next(group for group in GROUPS if group["id"] == "event.spanledger.usage"))
     assert set(ATTRIBUTES) - listed - on_events == on_metrics_only - on_events

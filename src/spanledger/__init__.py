@@ -20,11 +20,15 @@ if TYPE_CHECKING:
         shutdown,
         uninstrument,
     )  # fmt: skip
+    from spanledger.context.carrier import capture, restore
+    from spanledger.context.steps import wrap_aiter, wrap_iter
     from spanledger.model import Attribution, Cost, Usage, UsageRecord
 
 _HOMES = {
     **dict.fromkeys(("configure", "flush", "instrument", "shutdown", "uninstrument"), "assembly"),
     **dict.fromkeys(("RecordUsage", "UsageSpanExporter", "UsageSpanProcessor"), "assembly"),
+    **dict.fromkeys(("capture", "restore"), "context.carrier"),
+    **dict.fromkeys(("wrap_aiter", "wrap_iter"), "context.steps"),
     **dict.fromkeys(("Attribution", "Cost", "Usage", "UsageRecord"), "model"),
 }
 
@@ -37,11 +41,15 @@ __all__ = [
     "UsageSpanExporter",
     "UsageSpanProcessor",
     "attribution",
+    "capture",
     "configure",
     "flush",
     "instrument",
+    "restore",
     "shutdown",
     "uninstrument",
+    "wrap_aiter",
+    "wrap_iter",
 ]
 
 

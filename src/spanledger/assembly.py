@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 
 from spanledger import conventions
+from spanledger.attributes import written
+from spanledger.context.carrier import hashed, key, key_of
+from spanledger.context.threads import Propagation
 from spanledger.guard import failed, log
 from spanledger.instrumentation.engine import Engine
 from spanledger.instrumentation.instrumentor import Instrumentation
@@ -57,6 +60,7 @@ class Runtime:
 
 _runtime: Runtime | None = None
 _instrumentation: Instrumentation | None = None
+_propagation: Final = Propagation()
 _lock: Final = threading.RLock()
 
 
@@ -82,6 +86,7 @@ def configure(*, tracer_provider: Any = None, meter_provider: Any = None, **sett
             old.instrumentation.take_off()
             old.recorder.shutdown()
         if not read.enabled:
+            _propagation.use("off")
             return
         _runtime = _build(read, tracer_provider, meter_provider)
         _runtime.configured = True
@@ -95,6 +100,7 @@ def instrument(*names: str) -> None:
     runtime = _running()
     if runtime is not None:
         _notice(runtime)
+        _propagation.use(runtime.settings.propagate)
         runtime.instrumentation.put_on(*names)
 
 
@@ -102,6 +108,8 @@ def uninstrument(*names: str) -> None:
     """Stop watching these SDKs, every one without a name."""
     if _runtime is not None:
         _runtime.instrumentation.take_off(*names)
+        if not names:
+            _propagation.use("off")
 
 
 def flush(timeout: float = 10.0) -> bool:
@@ -118,6 +126,7 @@ def shutdown(timeout: float = 5.0) -> bool:
             return True
         try:
             old.instrumentation.take_off()
+            _propagation.use("off")
         except Exception as error:  # noqa: BLE001  # a door
             failed("the restoring of the SDKs", error)
         old.engine.end_open_streams()
@@ -302,7 +311,7 @@ def _make_spans(runtime: Runtime) -> Spans:
             note=lambda outcome: recorder.count(conventions.METRIC_SPANS, {conventions.OUTCOME: outcome}),
             inside=call_here,
             price=runtime.completion.price_at_once,
-            keys=settings.span_attributes,
+            keys=written(settings.span_attributes, hashed),
             write=settings.spans == "auto",
         )
         runtime.engine.others, runtime.engine.shares_spans = runtime.spans, settings.spans == "auto"
@@ -340,6 +349,8 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
         for name in sink_names(settings):  # what they import is imported now, and not by the first call
             _sink(name, settings)
 
+    key.use(partial(key_of, settings.signing_key, settings.state_dir))
+    _propagation.use(settings.propagate)
     prices = prices_of(settings)
     completion = Completion(prices, lambda: service_of(settings, tracer_provider))
     recorder = Recorder(
@@ -360,7 +371,8 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
         prices=prices,
         record=recorder.record,
         later=recorder.later,
-        span_keys=settings.span_attributes,
+        span_keys=written(settings.span_attributes, hashed),
+        request_user=settings.request_user,
         stream_usage=settings.stream_usage,
         chunk_histogram=settings.chunk_histogram,
     )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
 
 from spanledger import conventions
 from spanledger.model import Attribution, Cost, Usage
+
+HASH: Final = "hash:"
+"""Before an attribution key in the setting `span_attributes`: its value is written as a keyed hash."""
 
 
 def usage_attributes(usage: Usage, attributes: dict[str, Any]) -> None:
@@ -40,10 +44,16 @@ def cost_attributes(cost: Cost, attributes: dict[str, Any]) -> None:
 
 def add_to(span: Any, attributes: dict[str, Any]) -> None:
     """Set attributes on somebody else's span, if it has room for them: the SDK would drop their oldest for ours."""
+    room = room_in(span)
+    if room is None or len(attributes) <= room:
+        span.set_attributes(attributes)
+
+
+def room_in(span: Any) -> int | None:
+    """How many attributes more a span takes before the SDK drops its oldest; `None` where there is no bound."""
     held = getattr(span, "_attributes", None)
     most = getattr(held, "maxlen", None)
-    if held is None or most is None or len(held) + len(attributes) <= most:
-        span.set_attributes(attributes)
+    return None if held is None or most is None else max(0, most - len(held))
 
 
 def type_of(error: BaseException) -> str:
@@ -52,14 +62,37 @@ def type_of(error: BaseException) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def attribution_attributes(attribution: Attribution, keys: tuple[str, ...], attributes: dict[str, Any]) -> None:
+class Written(NamedTuple):
+    """An attribution key that is written on spans."""
+
+    position: int
+    """Of the key in an `Attribution`."""
+    attribute: str | None
+    """`None` for the metadata, where each key has one."""
+    change: Callable[[str], str] | None
+    """What is written instead of the value."""
+
+
+def written(keys: Iterable[str], hashed: Callable[[str], str]) -> tuple[Written, ...]:
+    """The keys of the setting `span_attributes`; those with `hash:` before them are written as `hashed` makes them."""
+    return tuple(
+        Written(
+            Attribution._fields.index(key.removeprefix(HASH)),
+            conventions.ATTRIBUTION.get(key.removeprefix(HASH)),
+            hashed if key.startswith(HASH) else None,
+        )
+        for key in keys
+    )
+
+
+def attribution_attributes(attribution: Attribution, keys: Iterable[Written], attributes: dict[str, Any]) -> None:
     """Add an attribution as span attributes, of these keys."""
-    for key in keys:
-        value = getattr(attribution, key)
+    for position, attribute, change in keys:
+        value: Any = attribution[position]
         if value is None:
             continue
-        if key == "metadata":
+        if attribute is None:
             for name, each in value.items():
                 attributes[conventions.METADATA_PREFIX + name] = each
         else:
-            attributes[conventions.ATTRIBUTION[key]] = value
+            attributes[attribute] = value if change is None else change(value)

@@ -116,6 +116,8 @@ ATTRIBUTION: Final = {
 }
 """Attribution key → span and metric attribute."""
 METADATA_PREFIX: Final = "spanledger.metadata."
+ATTRIBUTION_CHANGE: Final = "spanledger.attribution.change"
+ATTRIBUTION_SOURCE: Final = "spanledger.attribution.source"
 BUCKET: Final = "spanledger.bucket"
 CALL_STATUS: Final = "spanledger.status"
 REASON: Final = "reason"
@@ -146,6 +148,8 @@ METRIC_INVALID: Final = "spanledger.usage.invalid"
 METRIC_UNPRICED: Final = "spanledger.cost.unpriced"
 METRIC_MISSING: Final = "spanledger.methods.missing"
 METRIC_SPANS: Final = "spanledger.spans"
+METRIC_ATTRIBUTIONS: Final = "spanledger.attributions"
+METRIC_TRIMMED: Final = "spanledger.attribution.trimmed"
 
 METRICS: Final = {
     METRIC_TOKENS: ("histogram", "{token}", "Number of input and output tokens used"),
@@ -160,6 +164,8 @@ METRICS: Final = {
     METRIC_UNPRICED: ("counter", "{call}", "Calls without an exact price"),
     METRIC_MISSING: ("counter", "{method}", "Methods of an SDK that should be watched and are not there"),
     METRIC_SPANS: ("counter", "{span}", "Model spans of others that were read, by what became of them"),
+    METRIC_ATTRIBUTIONS: ("counter", "{call}", "Model calls recorded, by how it is known whose they are"),
+    METRIC_TRIMMED: ("counter", "{value}", "Attribution values that were too long, too many or not to be believed"),
     METRIC_LOST: ("counter", "{record}", "Records that could not be kept"),
     METRIC_PENDING: ("gauge", "{record}", "Records in this process's outbox that a sink has not taken yet"),
     METRIC_SENT: ("counter", "{record}", "Records a sink has taken"),

@@ -1,7 +1,8 @@
-"""Where files may live: whether a directory will do as a home, and which other will where it won't."""
+"""Where files may live, and how: directories 0700, files 0600, nothing through a symbolic link."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -71,3 +72,45 @@ def _others() -> list[Path]:
 
 def _temporary() -> Path:
     return Path(tempfile.gettempdir()) / f"spanledger-{os.geteuid()}"
+
+
+class UnsafePathError(OSError):
+    """A path that others could have prepared."""
+
+
+def private_directory(path: Path) -> Path:
+    """Make the directory, mode 0700, and check that it is ours alone. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+        sync_directory(path.parent)  # or a power cut may take its name with it
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
+        raise UnsafePathError(f"{path} is a symbolic link or no directory; spanledger keeps its files in a plain one")
+    if found.st_uid != os.geteuid():
+        raise UnsafePathError(f"{path} belongs to another user")
+    if found.st_mode & 0o022:
+        raise UnsafePathError(f"{path} can be written by others; chmod 700 it")
+    return path
+
+
+def private_file(path: Path) -> None:
+    """Make the file, mode 0600, or check that the one that is there is a plain one of ours. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise UnsafePathError(f"{path} is no plain file of this user")
+        if found.st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Bring the names of the files in a directory to the disk. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
+from spanledger.attributes import HASH
 from spanledger.guard import log
 from spanledger.homes import usable
 
@@ -46,6 +47,9 @@ class Settings:
     batch_size: int
     flush_interval: float
     outbox_max_bytes: int
+    propagate: str
+    request_user: bool
+    signing_key: str | None
     debug: bool
     chunk_histogram: bool
     usage_api_url: str
@@ -117,6 +121,7 @@ def _positive(kind: type[int | float]) -> Callable[[str], Any]:
     return parse
 
 
+_LEAST_SECRET: Final = 16
 POSTGRES_SCHEMES: Final = (
     "postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2", "postgresql+asyncpg", "asyncpg",
 )  # fmt: skip
@@ -155,6 +160,12 @@ def _address(text: str) -> str:
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("expected an address without user, password, query and fragment")
     return text.strip()
+
+
+def _secret(text: str) -> str:
+    if len(text) < _LEAST_SECRET:
+        raise ValueError(f"expected at least {_LEAST_SECRET} characters")
+    return text
 
 
 def _home(text: str) -> Path:
@@ -251,9 +262,9 @@ TABLE: Final = (
     Setting(
         name="span_attributes",
         env=("SPANLEDGER_SPAN_ATTRIBUTES",),
-        parse=_many_of(*ATTRIBUTION_WORDS),
+        parse=_many_of(*ATTRIBUTION_WORDS, *(f"{HASH}{word}" for word in ATTRIBUTION_WORDS[:-1])),
         default=ATTRIBUTION_WORDS,
-        help="Attribution keys written on spans. Default all.",
+        help="Attribution keys written on spans; `hash:user_id` writes a keyed hash of it. Default all.",
     ),
     Setting(
         name="read_spans",
@@ -317,6 +328,31 @@ TABLE: Final = (
         parse=_positive(int),
         default=256 * 2**20,
         help="Size of one process's outbox; at the bound new records are refused and counted.",
+    ),
+    Setting(
+        name="propagate",
+        env=("SPANLEDGER_PROPAGATE",),
+        parse=_one_of("executors", "threads", "off"),
+        default="executors",
+        help="What takes the attribution of whoever starts it: `executors` (jobs of thread pools, each its own),"
+        " `threads` (threads too), `off`. Tasks and `asyncio.to_thread` have it anyway.",
+    ),
+    Setting(
+        name="request_user",
+        env=("SPANLEDGER_REQUEST_USER",),
+        parse=_flag,
+        default=False,
+        help="Where no scope says a user, take the one in the request: OpenAI's `safety_identifier` and `user`,"
+        " Anthropic's `metadata.user_id`.",
+    ),
+    Setting(
+        name="signing_key",
+        env=("SPANLEDGER_SIGNING_KEY",),
+        parse=_secret,
+        default=None,
+        help="What `capture()` signs and identifiers are hashed with, the same wherever they meet. Default a key in the"
+        " state directory.",
+        secret=True,
     ),
     Setting(
         name="debug",

@@ -12,9 +12,10 @@ import pytest
 
 import spanledger
 from spanledger.guard import failures
+from spanledger.homes import UnsafePathError, private_directory
 from spanledger.model import UsageRecord, at, record_id_at, row_of
 from spanledger.recording.delivery import Delivery
-from spanledger.recording.files import Lease, UnsafePathError, private_directory
+from spanledger.recording.files import Lease
 from spanledger.recording.outbox import Draft, Outbox, OutboxFullError
 from spanledger.recording.sink import SinkError
 from spanledger.recording.survey import quarantined, survey

@@ -14,10 +14,10 @@ from tests.recording.asking import asked
 
 import spanledger
 from spanledger import assembly
+from spanledger.homes import private_directory
 from spanledger.model import Cost, UsageRecord, at, record_id_at, row_of
 from spanledger.recording import salvage as salvaging
 from spanledger.recording.delivery import Delivery
-from spanledger.recording.files import private_directory
 from spanledger.recording.outbox import Draft, Outbox
 from spanledger.recording.salvage import salvage
 from spanledger.recording.survey import quarantined

@@ -7,8 +7,8 @@ from contextlib import closing
 
 from tests.recording.test_outbox import row
 
+from spanledger.homes import private_directory
 from spanledger.recording.delivery import Delivery
-from spanledger.recording.files import private_directory
 from spanledger.recording.outbox import VERSION, Outbox
 from spanledger.testing import MemorySink
 

@@ -14,12 +14,11 @@ from typing import Final
 
 from spanledger import assembly
 from spanledger.export.sinks.table import lacking
-from spanledger.homes import lasts, trouble_with
+from spanledger.homes import lasts, private_directory, trouble_with
 from spanledger.instrumentation.providers import PROVIDERS
 from spanledger.instrumentation.spec import Provider
 from spanledger.ledger import books
 from spanledger.ledger.addresses import is_postgres, path_of, shown
-from spanledger.recording.files import private_directory
 from spanledger.recording.losses import LOSSES
 from spanledger.recording.survey import OutboxState, quarantined, survey
 from spanledger.settings import Settings

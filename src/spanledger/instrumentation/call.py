@@ -19,7 +19,14 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from spanledger import conventions
-from spanledger.attributes import add_to, attribution_attributes, cost_attributes, type_of, usage_attributes
+from spanledger.attributes import (
+    add_to,
+    attribution_attributes,
+    cost_attributes,
+    room_in,
+    type_of,
+    usage_attributes,
+)
 from spanledger.guard import failed
 from spanledger.instrumentation.answer import Answer, moment, without_usage
 from spanledger.instrumentation.engine import Engine
@@ -118,17 +125,21 @@ class Call:
         self._around = None if self._inside is None else self._inside.span_id
 
     def _open_span(self, around: Span) -> None:
-        name, attributes = self._start()
-        attributes = attributes.copy()
-        self.plan.request_attributes(self._request or {}, attributes)
-        if self._attribution is not NOBODY:
-            self._whose(attributes)
+        name, _ = self._start()
+        attributes = self._start_attributes()
         telemetry = self._engine.telemetry
         tracer = telemetry.silent if self.silent else telemetry.tracer
         self._span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
         self._own_span = self._span.is_recording() or _differs(self._span, around)
         self._context = trace.set_span_in_context(self._span)
         self._token = otel_context.attach(self._context)
+
+    def _start_attributes(self) -> dict[str, Any]:
+        attributes = self._start()[1].copy()
+        self.plan.request_attributes(self._request or {}, attributes)
+        if self._attribution is not NOBODY:
+            self._whose(attributes)
+        return attributes
 
     def _whose(self, attributes: dict[str, Any]) -> dict[str, Any]:
         attribution_attributes(self._attribution, self._engine.span_keys, attributes)
@@ -367,6 +378,10 @@ class Call:
             if self._borrowed:
                 add_to(span, self._end_attributes())
             else:
+                if (
+                    room_in(span) == 0
+                ):  # what it said at its start may have been dropped for what the application has added
+                    span.set_attributes(self._start_attributes())
                 span.set_attributes(self._end_attributes())
             if self._error_type is not None and not self._borrowed:
                 span.set_status(Status(StatusCode.ERROR))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from spanledger.attributes import Written
 from spanledger.instrumentation.telemetry import Telemetry
 from spanledger.model import UsageRecord
 from spanledger.pricing.loader import Prices
@@ -74,7 +75,9 @@ class Engine:
     prices: Prices
     record: Record
     later: Callable[[Callable[[], Any]], None]
-    span_keys: tuple[str, ...]
+    span_keys: tuple[Written, ...]
+    request_user: bool = False
+    """Whether the user that a request names is believed."""
     stream_usage: str = "auto"
     chunk_histogram: bool = False
     notice: Callable[[], None] = _nothing

@@ -93,6 +93,8 @@ class Endpoint:
     """Path of the flag that says so."""
     fetched: bool = False
     """The method only fetches an answer: a row comes of it only where it completes a background call."""
+    user: str = ""
+    """Path in the request of the user it names."""
     request_model: str = "model"
     request: Mapping[str, str] = field(default_factory=dict)
     """Span attribute → request field."""

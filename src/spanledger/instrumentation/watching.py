@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
-from spanledger.context.scope import current
+from spanledger.context.scope import current, merge
 from spanledger.guard import failed, log
 from spanledger.instrumentation.batch import Batches
 from spanledger.instrumentation.call import Call
@@ -23,7 +23,7 @@ from spanledger.instrumentation.server import Server, server_of
 from spanledger.instrumentation.spec import Announcement, Batch, Endpoint, Provider, Target
 from spanledger.instrumentation.tracers import traced_by
 from spanledger.model import Attribution
-from spanledger.usage.paths import at_path
+from spanledger.usage.paths import at_path, text
 
 _MOST_CLIENTS: Final = 256
 
@@ -35,6 +35,15 @@ def call_here() -> Call | None:
     """The call under way here."""
     outer = _calling.get()
     return None if outer is None or not outer[1].active else outer[1]
+
+
+def _named_in(request: Mapping[str, Any], paths: str, owner: Attribution) -> Attribution:
+    """`owner` with the user that a request names, if it does."""
+    for path in paths.split("|"):
+        found = text(at_path(request, path))
+        if found:
+            return merge(owner, {"user_id": found})._replace(attribution_source="request")
+    return owner
 
 
 class Watcher:
@@ -155,6 +164,8 @@ class Watcher:
             asked = kwargs
             if plan.endpoint.stream_usage and kwargs.get("stream") is True:
                 asked = self._ask_for_usage(server, client, kwargs)
+            if self._engine.request_user and plan.endpoint.user and owner.user_id is None:
+                owner = _named_in(request, plan.endpoint.user, owner)
             call = Call(self._engine, plan, server, request, owner, silent=self._traced_elsewhere(client, target))
             call.hides_usage = asked is not kwargs
             call.is_traced_inside = call.silent and target.name not in self._provider.traced_after

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from spanledger.guard import log
+from spanledger.homes import private_directory, private_file
 from spanledger.ledger.erasure import prune, said
 from spanledger.ledger.rows import COLUMNS, enriched
 from spanledger.model import iso
-from spanledger.recording.files import Lease, private_directory, private_file
+from spanledger.recording.files import Lease
 from spanledger.recording.forking import in_sqlite
 from spanledger.recording.sink import Row, SinkError
 
-MIGRATIONS: Final = ("schema_sqlite.sql", *(f"schema_sqlite_{number}.sql" for number in range(2, 6)))
+MIGRATIONS: Final = ("schema_sqlite.sql", *(f"schema_sqlite_{number}.sql" for number in range(2, 7)))
 """One file per version; version n is what the first n files make."""
 LEASE_WAIT: Final = 2.0
 Answer = TypeVar("Answer")

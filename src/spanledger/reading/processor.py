@@ -18,12 +18,12 @@ class ReadingSpanProcessor(SpanProcessor):
         self._spans = spans
         self._flush = flush
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002  # the SDK's signature
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Note whose span it is, and what it is inside of. Never raises."""
         try:
             spans = self._spans()
             if spans is not None:
-                spans.started(span)
+                spans.started(span, parent_context)
         except Exception as error:  # noqa: BLE001  # a door
             failed("the start of a span", error)
 

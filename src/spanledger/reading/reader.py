@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -41,16 +40,16 @@ def read(
     span: Any,
     dialect: Dialect,
     *,
+    attributes: Mapping[str, Any] | None = None,
     attribution: Attribution = NOBODY,
     within: str | None = None,
-    known: Mapping[str, Any] = _NOTHING,
 ) -> Telling | None:
     """What a finished span (`ReadableSpan`) of a billed call tells, `None` if another one tells it. The price is open.
 
-    `attribution` is what was in force when it began; it wins over what the span says itself. `known` are attributes it
-    had then: the SDK drops the oldest of too many.
+    `attributes` are those to believe, where that is not just what the span has at its end. `attribution` is what was in
+    force when it began; it wins over what the span says itself.
     """
-    values = Values({**known, **(span.attributes or {})})
+    values = Values(attributes if attributes is not None else span.attributes or _NOTHING)
     scope = scope_of(span)
     word = dialect.word(span.name, values.attributes) or ""
     fields: dict[str, Any] = {name: values.text(names) for name, names in dialect.fields.items()}
@@ -228,8 +227,8 @@ def _attribution(values: Values, dialect: Dialect, in_force: Attribution) -> Att
     own = {key: value for key in ATTRIBUTION_KEYS if (value := getattr(in_force, key)) is not None}
     whole = merge(NOBODY, {**said, **own})
     if in_force.metadata:
-        whole = replace(whole, metadata={**(whole.metadata or {}), **in_force.metadata})
-    return whole
+        whole = whole._replace(metadata={**(whole.metadata or {}), **in_force.metadata})
+    return whole._replace(attribution_source=in_force.attribution_source if own else "span")
 
 
 def _members(value: Any) -> Mapping[str, Any]:

@@ -11,9 +11,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
+from opentelemetry import baggage
 from opentelemetry.sdk.trace import ReadableSpan
 
-from spanledger.attributes import add_to, attribution_attributes, cost_attributes
+from spanledger.attributes import Written, add_to, attribution_attributes, cost_attributes
 from spanledger.context.scope import current
 from spanledger.conventions import COST_STATUS, EMBEDDINGS, REQUEST_MODEL
 from spanledger.guard import failed
@@ -86,6 +87,7 @@ class _Open:
 
     __slots__ = (
         "attribution",
+        "baggage",
         "calls",
         "claim",
         "costed",
@@ -107,6 +109,8 @@ class _Open:
         self.within = within
         """The nearest model span around it."""
         self.attribution: Attribution = NOBODY
+        self.baggage: Mapping[str, object] = {}
+        """What came in with the request, and may have been copied onto the span."""
         self.inner = False
         """Begun inside a call that our wrapper records."""
         self.silent = False
@@ -140,7 +144,7 @@ class Spans:
         note: Callable[[str], None],
         inside: Callable[[], Watched | None],
         price: Callable[[UsageRecord], Cost | None],
-        keys: tuple[str, ...],
+        keys: tuple[Written, ...],
         write: bool,
     ) -> None:
         self._tell = tell
@@ -173,7 +177,7 @@ class Spans:
 
     # Begin and end.
 
-    def started(self, span: Any) -> None:
+    def started(self, span: Any, parent_context: Any = None) -> None:
         """A span has begun."""
         scope = scope_of(span)
         dialect = self._dialect(scope, span)
@@ -186,6 +190,7 @@ class Spans:
             within = _place(parent) if around.model else around.within
         entry = _Open(dialect, within)
         if dialect is not None:
+            entry.baggage = baggage.get_all(parent_context)
             self._begin(entry, dialect, span)
         elif scope == OURS:
             entry.model = entry.costed = True
@@ -225,6 +230,8 @@ class Spans:
         _keep(self._ended, place, None)
         entry = entry or _Open(dialect, None)
         attributes = {**entry.known, **(span.attributes or {})}
+        if entry.baggage:
+            attributes = {name: each for name, each in attributes.items() if entry.baggage.get(name) != each}
         word = dialect.word(span.name, attributes)
         if word is None:
             return
@@ -233,7 +240,7 @@ class Spans:
             return
         within = None if entry.within is None else f"{entry.within[1]:016x}"
         telling: Callable[[], Telling | None] = partial(
-            read, span, dialect, attribution=entry.attribution, within=within, known=entry.known
+            read, span, dialect, attributes=attributes, attribution=entry.attribution, within=within
         )
         try:
             telling = self._price_span(span, entry, telling, attributes)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from spanledger.guard import log
-from spanledger.recording.files import private_directory
+from spanledger.homes import private_directory
 
 LOSSES: Final = "losses.jsonl"
 """Its name in the state directory."""

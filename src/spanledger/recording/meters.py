@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from opentelemetry import metrics
 
 from spanledger import conventions
+from spanledger.context.values import trimmed
 from spanledger.model import Usage, UsageRecord
 
 OTHER: Final = "__other__"
@@ -28,6 +30,8 @@ class Meters:
         self._limit = limit
         self._values: dict[str, set[str]] = {key: set() for key in keys}
         self._pending = pending
+        self._trimmed = Counter(trimmed)
+        """Those that are counted."""
         counters = [name for name, (kind, _, _) in conventions.METRICS.items() if kind == "counter"]
         names = [name for name in counters if name != conventions.METRIC_MISSING]  # that one is not about records
         self._counters = {name: self._counter(meter, name) for name in names}
@@ -52,9 +56,13 @@ class Meters:
         """In a forked child: what was counted before the fork is the parent's, and told by it."""
         for instrument in self._counters.values():
             forget_inherited(instrument)
+        self._trimmed = Counter(trimmed)
 
     def settled(self, record: UsageRecord) -> None:
         """Count a record that can't change any more."""
+        self._count_trimmed()
+        source = record.attribution.attribution_source or "none"
+        self._counters[conventions.METRIC_ATTRIBUTIONS].add(1, {conventions.ATTRIBUTION_SOURCE: source})
         attributes = self._attributes(record)
         self._counters[conventions.METRIC_CALLS].add(1, {**attributes, conventions.CALL_STATUS: record.status})
         for bucket, amount in token_buckets(record.usage).items():
@@ -72,6 +80,12 @@ class Meters:
         if cost is None or cost.cost_status in ("unpriced", "partial"):
             status = "unpriced" if cost is None else cost.cost_status
             self._counters[conventions.METRIC_UNPRICED].add(1, {**attributes, conventions.COST_STATUS: status})
+
+    def _count_trimmed(self) -> None:
+        for reason, total in list(trimmed.items()):
+            new, self._trimmed[reason] = total - self._trimmed[reason], total
+            if new:
+                self.count(conventions.METRIC_TRIMMED, new, {conventions.ATTRIBUTION_CHANGE: reason})
 
     def _attributes(self, record: UsageRecord) -> dict[str, str]:
         attributes = {conventions.OPERATION: record.operation, conventions.PROVIDER: record.provider}

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from spanledger.recording.files import Lease, private_directory, private_file, sync_directory
+from spanledger.homes import private_directory, private_file, sync_directory
+from spanledger.recording.files import Lease
 from spanledger.recording.forking import in_sqlite
 
 VERSION: Final = 2

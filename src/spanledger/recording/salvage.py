@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from spanledger.recording.files import Lease, private_file
+from spanledger.homes import private_file
+from spanledger.recording.files import Lease
 from spanledger.recording.forking import in_sqlite
 from spanledger.recording.outbox import Outbox, Saved, id_in
 from spanledger.recording.pages import rows_in

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from spanledger.model import ATTRIBUTION_KEYS, Attribution, Usage, UsageRecord
+from spanledger.model import ATTRIBUTION_KEYS, NOBODY, Attribution, Usage, UsageRecord
 
 _MOST_METADATA: Final = 16
 
@@ -273,8 +273,10 @@ def _completed(usage: Usage, other: Usage) -> Usage:
 
 
 def _together(first: Attribution, second: Attribution) -> Attribution:
-    if second == first:
+    if second == first or second is NOBODY:
         return first
+    if first is NOBODY:
+        return second
     keys = {
         name: value
         for name in ATTRIBUTION_KEYS
@@ -284,7 +286,7 @@ def _together(first: Attribution, second: Attribution) -> Attribution:
     for name, value in (second.metadata or {}).items():
         if len(metadata) < _MOST_METADATA:
             metadata.setdefault(name, value)
-    return replace(first, **keys, metadata=metadata or None)
+    return first._replace(**keys, metadata=metadata or None)
 
 
 assert {each.name for each in fields(Usage)} >= {*_INPUT_PARTS, *_OUTPUT_PARTS}  # noqa: S101  # names checked at import

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from spanledger.homes import private_file
 from spanledger.model import COLUMNS, compact_json
-from spanledger.recording.files import Lease, private_file
+from spanledger.recording.files import Lease
 from spanledger.recording.sink import Row, SinkError
 
 _KEPT: Final = 10

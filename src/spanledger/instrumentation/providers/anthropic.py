@@ -23,6 +23,7 @@ MESSAGES: Final = Endpoint(
     usage_ends=False,
     service_tier="usage.service_tier",
     finish_reasons="stop_reason|delta.stop_reason",
+    user="metadata.user_id",
     request={
         conventions.REQUEST_TEMPERATURE: "temperature",
         conventions.REQUEST_TOP_P: "top_p",

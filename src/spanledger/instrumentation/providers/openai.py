@@ -21,6 +21,7 @@ CHAT: Final = Endpoint(
     error_carries="completion",  # openai.LengthFinishReasonError: cut short before it could be parsed, and billed
     finish_reasons="choices.*.finish_reason",
     stream_usage=True,
+    user="safety_identifier|user",
     request={
         **CHAT_REQUEST,
         conventions.REQUEST_MAX_TOKENS: "max_tokens",
@@ -54,6 +55,7 @@ RESPONSES: Final = Endpoint(
     error="error.code",
     created_at="created_at",
     background="background",
+    user="safety_identifier|user",
     request={
         conventions.REQUEST_TEMPERATURE: "temperature",
         conventions.REQUEST_TOP_P: "top_p",
@@ -72,6 +74,7 @@ EMBEDDINGS: Final = Endpoint(
     usage=shapes.EMBEDDINGS,
     id="",
     service_tier="",
+    user="user",
     request={conventions.EMBEDDING_DIMENSIONS: "dimensions"},
 )
 

@@ -47,6 +47,7 @@ CREATE TABLE usage_records (
     environment TEXT,
     merged_by TEXT,
     usage_shape TEXT,
+    attribution_source TEXT,
     duration_ms BIGINT,
     time_to_first_chunk_ms BIGINT,
     attempts BIGINT,

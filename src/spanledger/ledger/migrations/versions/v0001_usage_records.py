@@ -11,7 +11,7 @@ TEXTS = (
     "trace_id", "span_id", "parent_span_id", "response_id", "request_model", "response_model", "server_address",
     "service_tier", "conversation_id", "currency", "price_basis", "user_id", "session_id", "organization_id", "feature",
     "team", "project", "cost_center", "message_id", "error_type", "service_name", "service_version", "environment",
-    "merged_by", "usage_shape",
+    "merged_by", "usage_shape", "attribution_source",
 )  # fmt: skip
 NUMBERS = (
     "duration_ms", "time_to_first_chunk_ms", "attempts", "input_tokens", "output_tokens", "cache_read_tokens",

@@ -1,0 +1,157 @@
+"""Attribution as a signed text, for what runs elsewhere: queue items, headers of a task, jobs of another process.
+
+`v1.<JSON in base64url>.<HMAC-SHA256 in base64url>`. Whoever holds it can read it; only who has the key can make one.
+That is the setting `signing_key`, else a key that is made once in the state directory.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import os
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from spanledger.context.scope import attribution, current
+from spanledger.context.values import trimmed
+from spanledger.guard import log
+from spanledger.homes import private_directory, private_file
+from spanledger.model import ATTRIBUTION_KEYS, NOBODY, Attribution
+
+_VERSION: Final = "v1"
+_FILE: Final = "signing.key"
+_LEAST_BYTES: Final = 32
+"""Of a key."""
+_MOST_BYTES: Final = 16_384
+"""Longer than any that we make: nothing is decoded of it."""
+
+
+class Key:
+    """What texts are signed with. `load` gives it when it is needed for the first time."""
+
+    def __init__(self) -> None:
+        self._load: Callable[[], bytes] = lambda: os.urandom(32)
+        self._key: bytes | None = None
+
+    def use(self, load: Callable[[], bytes]) -> None:
+        """Take the key from there from now on."""
+        self._load, self._key = load, None
+        hashed.cache_clear()
+
+    def sign(self, text: bytes) -> bytes:
+        """The HMAC-SHA256 of a text."""
+        import hmac  # noqa: PLC0415  # loads OpenSSL
+
+        if self._key is None:
+            self._key = self._load()
+        return hmac.digest(self._key, text, "sha256")
+
+
+key: Final = Key()
+"""The key of this process."""
+
+
+def key_of(signing_key: str | None, state_dir: Path) -> bytes:
+    """The key that the settings name, else the one in the state directory, made if there is none.
+
+    Where there can't be one it is of this process alone.
+    """
+    if signing_key:
+        return signing_key.encode()
+    try:
+        return _kept(state_dir)
+    except OSError as error:
+        log.warning(
+            "There can be no signing key in %s (%s): what capture() signs can be restored in this process only."
+            " SPANLEDGER_SIGNING_KEY sets one.",
+            state_dir,
+            error,
+        )
+        return os.urandom(32)
+
+
+def _kept(state_dir: Path) -> bytes:
+    private_directory(state_dir)
+    path = state_dir / _FILE
+    made = path.with_name(f"{_FILE}.{os.getpid()}")
+    if not path.exists():
+        with suppress(FileExistsError):
+            descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as file:  # noqa: PTH123  # the descriptor is what is safe about it
+                file.write(os.urandom(32).hex().encode())
+            with suppress(FileExistsError):
+                os.link(made, path)  # whoever is first; nobody reads half a key
+            made.unlink()
+    private_file(path)
+    kept = path.read_bytes()
+    if len(kept) < _LEAST_BYTES:
+        raise OSError(f"{path} holds no key; remove it")
+    return kept
+
+
+def capture() -> str:
+    """The attribution in force here as a signed text, for `restore` wherever the work is done. Never raises.
+
+    At most 16 KB, ASCII, safe in a header. It is signed, not encrypted.
+    """
+    held = {name: value for name, value in current()._asdict().items() if value is not None}
+    body = _base64(json.dumps(held, separators=(",", ":"), default=str).encode())
+    return f"{_VERSION}.{body}.{_base64(key.sign(body.encode()))}"
+
+
+class restore(attribution):  # noqa: N801  # used like a function, as `attribution` is
+    """A scope with the attribution that `capture` has signed, and with nothing of the scopes around it.
+
+    What is not signed with our key, `None` included, restores nobody; that is said once and counted. Never raises.
+    """
+
+    __slots__ = ("_captured",)
+
+    def __init__(self, text: str | None) -> None:
+        super().__init__()
+        self._captured = _opened(text)
+
+    def _change(self, _: Attribution) -> Attribution:
+        return self._captured
+
+
+def _opened(text: Any) -> Attribution:
+    if text is None or text == "":
+        return NOBODY
+    try:
+        version, body, signature = text.split(".") if len(text) <= _MOST_BYTES else ("", "", "")
+        if version == _VERSION and _same(_base64(key.sign(body.encode())), signature):
+            held = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+            return Attribution._make(held.get(name) for name in Attribution._fields)
+    except (ValueError, TypeError, AttributeError, binascii.Error):
+        pass
+    if not trimmed["refused"]:
+        log.warning(
+            "An attribution that was to be restored is not signed with our key; its calls are unattributed. The same"
+            " SPANLEDGER_SIGNING_KEY is needed wherever it is captured and restored."
+        )
+    trimmed["refused"] += 1
+    return NOBODY
+
+
+def _same(one: str, other: str) -> bool:
+    import hmac  # noqa: PLC0415  # as above
+
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _base64(content: bytes) -> str:
+    return urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+@lru_cache(maxsize=4096)
+def hashed(value: str) -> str:
+    """A keyed hash of an identifier, 32 hexadecimal digits: the same for the same, and nobody can try them all out."""
+    return key.sign(b"hash\0" + value.encode()).hex()[:32]
+
+
+assert set(ATTRIBUTION_KEYS) < set(Attribution._fields)  # noqa: S101  # names checked at import
