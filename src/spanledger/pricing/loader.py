@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY: Final = 5.0
 """Seconds between two looks at the user's price files."""
-_FORK_WAIT: Final = 5.0
+_FORK_WAIT: Final = 30.0
+"""Longer than a load takes on the slowest machine: a child with half a module would never have prices."""
 
 
 class Prices:
@@ -34,7 +36,9 @@ class Prices:
         self._stamps: tuple[object, ...] = ()
         self._look_at = 0.0
         self._book: PriceBook | None = None
-        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._held = False
+        """Whether a fork is under way, which holds the lock."""
         self._thread: threading.Thread | None = None
         _register(self)
 
@@ -44,14 +48,17 @@ class Prices:
         return self._book
 
     def warm(self) -> None:
-        """Start loading in the background, or loading again what has changed. Never raises."""
+        """Start loading in the background, or loading again what has changed. Never waits, never raises."""
+        if not self._loading.acquire(blocking=False):
+            return  # somebody is at it
         try:
-            with self._lock:
-                if (self._book is None and self._thread is None) or self._changed():
-                    self._thread = threading.Thread(target=self._load, name="spanledger-prices", daemon=True)
-                    self._thread.start()
+            if (self._book is None and self._thread is None) or self._changed():
+                self._thread = threading.Thread(target=self._load, name="spanledger-prices", daemon=True)
+                self._thread.start()
         except RuntimeError:  # no thread can be started at interpreter exit: whoever needs the book loads it
             self._thread = None
+        finally:
+            self._loading.release()
 
     def _changed(self) -> bool:
         """Whether a price file is another than the one that was read."""
@@ -63,18 +70,29 @@ class Prices:
 
     def wait(self) -> PriceBook:
         """The book, loaded here if need be. Raises what loading raises."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-        with self._lock:
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        with self._loading:
             if self._book is None:
                 self._book = self._made()
             return self._book
 
-    def settle_before_fork(self) -> None:
-        """Let a load under way finish: a child must not inherit a half-imported module. Never raises."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(_FORK_WAIT)
+    def before_fork(self) -> None:
+        """Let a load under way finish, and none begin: a child must not inherit a half-imported module."""
+        self._held = self._loading.acquire(timeout=_FORK_WAIT)
+
+    def after_fork(self) -> None:
+        """The parent goes on."""
+        if self._held:
+            self._held = False
+            self._loading.release()
+
+    def in_child(self) -> None:
+        """Whoever was loading is not here."""
+        self._loading, self._held = threading.Lock(), False
+        if self._book is None:
+            self._thread = None
 
     def _made(self) -> PriceBook:
         from spanledger.pricing.book import PriceBook  # noqa: PLC0415  # a process without model calls never needs it
@@ -94,7 +112,9 @@ class Prices:
 
     def _load(self) -> None:
         try:
-            self._book = self._made()
+            with self._loading:
+                if self._book is None or self._stamps != _stamps(self._files):
+                    self._book = self._made()
         except Exception as error:  # noqa: BLE001  # calls are recorded without prices then
             failures["the price list"] += 1
             noted("the price list", error)
@@ -117,14 +137,23 @@ _known: weakref.WeakSet[Prices] = weakref.WeakSet()
 
 
 def _register(prices: Prices) -> None:
-    if not _known and hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_settle)
+    if not _at_fork:
+        _at_fork.append(True)
+        os.register_at_fork(
+            before=lambda: _each(Prices.before_fork),
+            after_in_parent=lambda: _each(Prices.after_fork),
+            after_in_child=lambda: _each(Prices.in_child),
+        )
     _known.add(prices)
 
 
-def _settle() -> None:
+_at_fork: Final[list[bool]] = []
+"""Whether forks are watched."""
+
+
+def _each(do: Callable[[Prices], None]) -> None:
     for prices in list(_known):
         try:
-            prices.settle_before_fork()
+            do(prices)
         except Exception as error:  # noqa: BLE001  # a fork goes on whatever we do
-            failed("the wait for prices before a fork", error)
+            failed("the prices at a fork", error)

@@ -8,7 +8,8 @@ from contextlib import ContextDecorator
 from typing import Final
 
 _LONGEST: Final = 1.0
-"""Seconds that a fork waits. SQLite's own locks are held for microseconds; what takes longer is the disk."""
+"""Seconds that a fork waits for others, and they for it. SQLite's own locks are held for microseconds; what takes longer
+is the disk, or somebody else's hook before the fork, which may be waiting for us."""
 
 
 class Gate(ContextDecorator):
@@ -20,8 +21,9 @@ class Gate(ContextDecorator):
     def __enter__(self) -> None:
         me = threading.get_ident()
         with self._changed:
-            while self._forks and not self._inside[me]:
-                self._changed.wait()
+            while self._forking and me not in self._forking and not self._inside[me]:
+                if not self._changed.wait(_LONGEST):
+                    self._forking.clear()
             self._inside[me] += 1
 
     def __exit__(self, *_: object) -> None:
@@ -34,22 +36,23 @@ class Gate(ContextDecorator):
 
     def before_fork(self) -> None:
         """Wait until no other thread is inside."""
-        me = threading.get_ident()
         with self._changed:
-            self._forks += 1
-            self._changed.wait_for(lambda: self._inside.keys() <= {me}, _LONGEST)
+            self._forking.add(threading.get_ident())
+            self._changed.wait_for(lambda: self._inside.keys() <= self._forking, _LONGEST)
 
     def after_fork(self) -> None:
         """Let them in again: the parent goes on."""
         with self._changed:
-            self._forks -= 1
+            self._forking.discard(threading.get_ident())
             self._changed.notify_all()
 
     def reopen(self) -> None:
         """In a forked child nobody is inside."""
         self._changed = threading.Condition()
         self._inside: Counter[int] = Counter()
-        self._forks = 0
+        """Thread → how often it is inside."""
+        self._forking: set[int] = set()
+        """Threads that are forking."""
 
 
 in_sqlite: Final = Gate()

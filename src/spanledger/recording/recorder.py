@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from spanledger.recording.meters import Meters
 
 _SYNC_WAIT: Final = 10.0
+_SIGNAL_WAIT: Final = 5.0
+"""Half of what the most impatient supervisor, Docker, leaves a process. It takes milliseconds on a healthy disk."""
 
 
 class Recorder:
@@ -82,7 +84,7 @@ class Recorder:
             failed("a flush", error)
             return False
 
-    def commit(self, timeout: float = 0.5) -> bool:
+    def commit(self, timeout: float = _SIGNAL_WAIT) -> bool:
         """Bring what was recorded before to the disk, and no further. True if it is there in time. Never raises."""
         try:
             return self._writer.commit(timeout)
