@@ -163,6 +163,7 @@ def _address(text: str) -> str:
 
 
 def _secret(text: str) -> str:
+    text = text.strip()
     if len(text) < _LEAST_SECRET:
         raise ValueError(f"expected at least {_LEAST_SECRET} characters")
     return text
@@ -335,7 +336,7 @@ TABLE: Final = (
         parse=_one_of("executors", "threads", "off"),
         default="executors",
         help="What takes the attribution of whoever starts it: `executors` (jobs of thread pools, each its own),"
-        " `threads` (threads too), `off`. Tasks and `asyncio.to_thread` have it anyway.",
+        " `threads` (threads too, be they workers for everybody), `off`. Tasks and `asyncio.to_thread` have it anyway.",
     ),
     Setting(
         name="request_user",
@@ -472,7 +473,7 @@ def _text(value: Any) -> str:
         return ",".join(f"{name}={quote(str(each))}" for name, each in value.items())
     if isinstance(value, (list, tuple, set, frozenset)):
         return ",".join(str(each) for each in value)
-    return str(value)
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _shown(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Where each environment of `environments/` is, made on first use: in `.once/`, or where SPANLEDGER_ONCE says."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -16,7 +17,9 @@ _making = threading.Lock()
 def programs_of(name):
     """The directory of an environment's programs."""
     programs = HOME / name / "bin"
-    with _making:
+    HOME.mkdir(parents=True, exist_ok=True)
+    with _making, (HOME / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other processes make them too
         if not (programs / "spanledger").exists():  # it comes with the last step
             shutil.rmtree(HOME / name, ignore_errors=True)
             _make(name, programs / "python")
@@ -24,7 +27,6 @@ def programs_of(name):
 
 
 def _make(name, python):
-    HOME.mkdir(parents=True, exist_ok=True)
     _uv("venv", "--python", sys.executable, HOME / name)
     install = ("pip", "install", "--python", python)
     _uv(*install, "-r", HERE / "environments" / f"{name}.txt")

@@ -33,7 +33,7 @@ class AttributionMiddleware:
             return
         whose = self._whose
         said = whose.read(_asked(scope)) if isinstance(whose, (Headers, Baggage)) else await said_in_time(whose, scope)
-        with Frame(owner_of(said), nobody):
+        with Frame(nobody, owner=owner_of(said)):
             await self._app(scope, receive, send)
 
 

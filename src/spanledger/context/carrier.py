@@ -9,6 +9,8 @@ from __future__ import annotations
 import binascii
 import json
 import os
+import tempfile
+import threading
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,7 +28,7 @@ _VERSION: Final = "v1"
 _FILE: Final = "signing.key"
 _LEAST_BYTES: Final = 32
 """Of a key."""
-_MOST_BYTES: Final = 16_384
+_MOST_BYTES: Final = 40_960
 """Longer than any that we make: nothing is decoded of it."""
 
 
@@ -36,19 +38,23 @@ class Key:
     def __init__(self) -> None:
         self._load: Callable[[], bytes] = lambda: os.urandom(32)
         self._key: bytes | None = None
+        self._lock = threading.Lock()
 
     def use(self, load: Callable[[], bytes]) -> None:
         """Take the key from there from now on."""
-        self._load, self._key = load, None
+        with self._lock:
+            self._load, self._key = load, None
         hashed.cache_clear()
 
     def sign(self, text: bytes) -> bytes:
         """The HMAC-SHA256 of a text."""
         import hmac  # noqa: PLC0415  # loads OpenSSL
 
-        if self._key is None:
-            self._key = self._load()
-        return hmac.digest(self._key, text, "sha256")
+        held = self._key
+        if held is None:
+            with self._lock:
+                held = self._key = self._key or self._load()
+        return hmac.digest(held, text, "sha256")
 
 
 key: Final = Key()
@@ -77,15 +83,15 @@ def key_of(signing_key: str | None, state_dir: Path) -> bytes:
 def _kept(state_dir: Path) -> bytes:
     private_directory(state_dir)
     path = state_dir / _FILE
-    made = path.with_name(f"{_FILE}.{os.getpid()}")
     if not path.exists():
-        with suppress(FileExistsError):
-            descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "wb") as file:  # noqa: PTH123  # the descriptor is what is safe about it
+        descriptor, made = tempfile.mkstemp(prefix=f"{_FILE}.", dir=state_dir)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123  # mkstemp's
                 file.write(os.urandom(32).hex().encode())
             with suppress(FileExistsError):
                 os.link(made, path)  # whoever is first; nobody reads half a key
-            made.unlink()
+        finally:
+            Path(made).unlink()
     private_file(path)
     kept = path.read_bytes()
     if len(kept) < _LEAST_BYTES:
@@ -96,10 +102,10 @@ def _kept(state_dir: Path) -> bytes:
 def capture() -> str:
     """The attribution in force here as a signed text, for `restore` wherever the work is done. Never raises.
 
-    At most 16 KB, ASCII, safe in a header. It is signed, not encrypted.
+    ASCII, safe in a header; some 150 bytes, at most 40 KB. It is signed, not encrypted.
     """
     held = {name: value for name, value in current()._asdict().items() if value is not None}
-    body = _base64(json.dumps(held, separators=(",", ":"), default=str).encode())
+    body = _base64(json.dumps(held, separators=(",", ":"), default=str, ensure_ascii=False).encode())
     return f"{_VERSION}.{body}.{_base64(key.sign(body.encode()))}"
 
 
@@ -111,7 +117,7 @@ class restore(attribution):  # noqa: N801  # used like a function, as `attributi
 
     __slots__ = ("_captured",)
 
-    def __init__(self, text: str | None) -> None:
+    def __init__(self, text: str | bytes | None) -> None:
         super().__init__()
         self._captured = _opened(text)
 
@@ -120,9 +126,10 @@ class restore(attribution):  # noqa: N801  # used like a function, as `attributi
 
 
 def _opened(text: Any) -> Attribution:
-    if text is None or text == "":
+    if not text:
         return NOBODY
     try:
+        text = text.decode() if isinstance(text, bytes) else text
         version, body, signature = text.split(".") if len(text) <= _MOST_BYTES else ("", "", "")
         if version == _VERSION and _same(_base64(key.sign(body.encode())), signature):
             held = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))

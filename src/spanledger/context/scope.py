@@ -16,12 +16,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from spanledger.context.values import identifier, metadata_with
 from spanledger.model import ATTRIBUTION_KEYS, NOBODY, Attribution
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Change: TypeAlias = Callable[[Attribution], Attribution]
+"""What a scope makes of the attribution around it."""
 
 _POSITIONS: Final = {name: number for number, name in enumerate(ATTRIBUTION_KEYS)}
 _METADATA: Final = Attribution._fields.index("metadata")
@@ -34,18 +36,27 @@ class Frame:
     As a context manager it is in force during the block, once, and ends with it.
     """
 
-    __slots__ = ("_token", "attribution", "captured_in", "closed", "opened_by", "outer")
+    __slots__ = ("_around", "_captured_in", "_change", "_token", "attribution", "closed", "opened_by", "outer")
 
     def __init__(
-        self, attribution: Attribution, outer: Frame | None, opened_by: Any = None, captured_in: Frame | None = None
+        self,
+        outer: Frame | None,
+        change: Change | None = None,
+        *,
+        owner: Attribution | None = None,
+        opened_by: Any = None,
+        captured_in: Frame | None = None,
     ) -> None:
-        self.attribution = attribution
         self.outer = outer
-        """What holds where this one doesn't any more; `None` for the outermost."""
+        """What is around it; `None` for the outermost."""
         self.opened_by = opened_by
-        self.captured_in = captured_in
-        """For a job: the frame it was captured in."""
         self.closed = False
+        self._change = change
+        self._captured_in = captured_in
+        self._around = NOBODY if outer is None else outer.now()
+        self.attribution: Attribution = self._around if owner is None else owner
+        if change is not None:
+            self.attribution = change(self._around)
 
     def __enter__(self) -> None:
         self._token = in_force.set(self)
@@ -54,15 +65,50 @@ class Frame:
         self.close()
         with suppress(ValueError):  # a coroutine that is thrown away ends in another context
             in_force.reset(self._token)
+        del self._token  # it holds the context
 
     def close(self) -> None:
         """End the scope, for everybody who has inherited it. Twice is once. Never raises."""
         self.closed = True
+        self._captured_in = None
         if self.outer is not None:
-            self.outer = _still_open(self.outer)  # so that chains of tasks hold no scopes of long ago
+            self.outer = self.outer.still_open()  # so that chains of tasks hold no scopes of long ago
+
+    def still_open(self) -> Frame:
+        """This one, or the nearest one around it that has not ended."""
+        frame = self
+        while frame.closed and frame.outer is not None:
+            frame = frame.outer
+        return frame
+
+    def now(self) -> Attribution:
+        """Of an open one, its attribution, without what it has from scopes that have ended since."""
+        outer = self.outer
+        if outer is None:
+            return self.attribution
+        ended = outer.closed
+        if ended:
+            self.outer = outer = outer.still_open()
+        around = outer.now()
+        if self._captured_in is not None and self._captured_in.has_ended():
+            self._captured_in = None
+            self.attribution = self.attribution._replace(attribution_source="late")
+        elif around is not self._around and self._change is not None:
+            source = "outlived" if ended else around.attribution_source
+            self._around, self.attribution = around, self._change(around)._replace(attribution_source=source)
+        return self.attribution
+
+    def has_ended(self) -> bool:
+        """Whether this one has ended, or one that is around it."""
+        frame: Frame | None = self
+        while frame is not None:
+            if frame.closed:
+                return True
+            frame = frame.outer
+        return False
 
 
-nobody: Final = Frame(NOBODY, None)
+nobody: Final = Frame(None)
 in_force: Final[ContextVar[Frame]] = ContextVar("spanledger.attribution", default=nobody)
 """The frame that this context opened or inherited, whether it is open or not."""
 
@@ -71,21 +117,14 @@ def current() -> Attribution:
     """The attribution in force here. Never raises."""
     frame = in_force.get()
     if frame.closed:
-        return _still_open(frame).attribution._replace(attribution_source="outlived")
-    if frame.captured_in is not None and frame.captured_in.closed:
-        return frame.attribution._replace(attribution_source="late")
-    return frame.attribution
+        return frame.still_open().now()._replace(attribution_source="outlived")
+    return frame.now()
 
 
-def _still_open(frame: Frame) -> Frame:
-    while frame.closed and frame.outer is not None:
-        frame = frame.outer
-    return frame
-
-
-def enter(change: Callable[[Attribution], Attribution], opened_by: Any = None) -> Frame:
-    """Open a scope in this context: `change` makes its attribution of the one in force."""
-    frame = Frame(change(current()), _still_open(in_force.get()), opened_by)
+def enter(change: Change, opened_by: Any = None) -> Frame:
+    """Open a scope in this context: `change` makes its attribution of the one around it."""
+    here = in_force.get()
+    frame = Frame(here.still_open() if here.closed else here, change, opened_by=opened_by)
     in_force.set(frame)
     return frame
 
@@ -95,13 +134,21 @@ def leave(frame: Frame) -> None:
     frame.close()
     here = in_force.get()
     if here.closed:
-        in_force.set(_still_open(here))
+        in_force.set(here.still_open())
 
 
 def captured() -> Frame:
-    """A frame for a job that is started here and runs later: it is of whoever is in force."""
-    here = in_force.get()
-    return Frame(current(), nobody, captured_in=None if here is nobody else here)
+    """A frame for a job that is started here and runs later: it is of whoever is in force.
+
+    Where that scope has ended already nobody is taken: a job that starts itself again is nobody's worker.
+    """
+    here, owner = in_force.get(), current()
+    if owner.attribution_source in (None, "late", "outlived"):
+        return Frame(nobody, owner=NOBODY if owner.attribution_source is None else _OUTLIVED)
+    return Frame(nobody, owner=owner, captured_in=here)
+
+
+_OUTLIVED: Final = Attribution(attribution_source="outlived")
 
 
 class attribution:  # noqa: N801  # used like a function: `with attribution(user_id="u1"):`
@@ -117,7 +164,7 @@ class attribution:  # noqa: N801  # used like a function: `with attribution(user
 
     def __init__(self, **keys: Any) -> None:
         self._given: Mapping[str, Any] = keys
-        self._frames: list[Frame] = []
+        self._frames: dict[Frame, None] = {}
 
     def _change(self, outer: Attribution) -> Attribution:
         return merge(outer, self._given)
@@ -125,7 +172,7 @@ class attribution:  # noqa: N801  # used like a function: `with attribution(user
     def __enter__(self) -> Attribution:
         """Open the scope. Never raises."""
         frame = enter(self._change, self)
-        self._frames.append(frame)
+        self._frames[frame] = None
         return frame.attribution
 
     def __exit__(
@@ -135,10 +182,11 @@ class attribution:  # noqa: N801  # used like a function: `with attribution(user
         frame: Frame | None = in_force.get()
         while frame is not None and (frame.opened_by is not self or frame.closed):
             frame = frame.outer  # one object may be open in many tasks at a time
-        if frame is None:  # it was opened in another context
-            frame = self._frames[-1]
-        self._frames.remove(frame)
-        leave(frame)
+        if frame is None and len(self._frames) == 1:  # it was opened in another context
+            frame = next(iter(self._frames))
+        if frame is not None:  # otherwise nobody knows which: it ends with its context
+            self._frames.pop(frame, None)
+            leave(frame)
 
     async def __aenter__(self) -> Attribution:
         """Open the scope. Never raises."""
@@ -156,17 +204,17 @@ class attribution:  # noqa: N801  # used like a function: `with attribution(user
 
 
 def merge(outer: Attribution, given: Mapping[str, Any]) -> Attribution:
-    """`outer` with the given keys over it; unknown keys go to `metadata`."""
+    """`outer` with the given keys over it; unknown keys go to `metadata`. What has no text is left out."""
     values: list[Any] = list(outer)
     extra: dict[str, Any] = {}
     for key, value in given.items():
         position = _POSITIONS.get(key)
-        if value is None:
+        if value is None or value == "":
             continue
         if position is not None:
             values[position] = identifier(value) or values[position]
         elif key == "metadata" and isinstance(value, Mapping):
-            extra.update(value)
+            extra.update((name, each) for name, each in value.items() if each is not None and each != "")
         else:
             extra[key] = value
     if extra:
@@ -176,15 +224,12 @@ def merge(outer: Attribution, given: Mapping[str, Any]) -> Attribution:
     return Attribution._make(values)
 
 
-def _decorated(function: Any, change: Callable[[Attribution], Attribution]) -> Any:
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        from spanledger.context.steps import steps_of  # noqa: PLC0415  # it needs this module
-
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return steps_of(function(*args, **kwargs), Frame(change(current()), nobody))
-
-    elif inspect.iscoroutinefunction(function):
+def _decorated(function: Any, change: Change) -> Any:
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(_decorated(function.__func__, change))
+    if isinstance(function, type):
+        raise TypeError("attribution decorates functions and methods; a class is neither")
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -200,8 +245,11 @@ def _decorated(function: Any, change: Callable[[Attribution], Attribution]) -> A
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             frame = enter(change)
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
             finally:
                 leave(frame)
+            from spanledger.context import steps  # noqa: PLC0415  # it needs this module
+
+            return steps.later(result, change(current())) if isinstance(result, steps.RUNS_LATER) else result
 
     return wrapper

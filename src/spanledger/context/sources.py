@@ -9,14 +9,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
-from types import MappingProxyType
+from types import CoroutineType, MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import unquote_plus
 
 from spanledger import conventions
 from spanledger.context.scope import merge
 from spanledger.context.values import trimmed
 from spanledger.guard import log
-from spanledger.model import NOBODY, Attribution
+from spanledger.model import ATTRIBUTION_SOURCES, NOBODY, Attribution
 
 Said: TypeAlias = Attribution | Mapping[str, Any] | None
 """What a source says of a request; `None` for nothing."""
@@ -35,6 +36,8 @@ HEADERS: Final = MappingProxyType(
     }
 )
 """Attribution key → header, as TokenLedger's middleware has them."""
+_MOST_BAGGAGE_BYTES: Final = 8192
+_MOST_MEMBERS: Final = 180
 UNIX: Final = "unix"
 """Among trusted proxies: whoever is connected by a Unix socket."""
 
@@ -52,7 +55,8 @@ class _Peers:
     """Whom to believe. Raises `ValueError` where nobody is named, or everybody in disguise."""
 
     def __init__(self, trusted_proxies: Iterable[str], *, trust_all: bool) -> None:
-        named = [trusted_proxies] if isinstance(trusted_proxies, str) else list(trusted_proxies)
+        several = isinstance(trusted_proxies, (list, tuple, set, frozenset))
+        named = [str(each) for each in (trusted_proxies if several else [trusted_proxies])]
         if trust_all == bool(named):
             raise ValueError(
                 "anybody can send these headers: name the addresses of the proxies that set them, as"
@@ -121,13 +125,25 @@ class Baggage:
         header = asked.header("baggage") if self._peers.trusts(asked.peer) else None
         if not header:
             return NOBODY
-        from opentelemetry import baggage  # noqa: PLC0415  # for those who ask for it
-        from opentelemetry.baggage.propagation import W3CBaggagePropagator  # noqa: PLC0415  # as above
-        from opentelemetry.context import Context  # noqa: PLC0415  # as above
-
-        carried = baggage.get_all(W3CBaggagePropagator().extract({"baggage": header}, Context()))
+        carried = _carried(header)
         found = {key: carried[name] for key, name in self._names.items() if name in carried}
         return merge(NOBODY, found)._replace(attribution_source="baggage") if found else NOBODY
+
+
+def baggage_name(member: str) -> str:
+    """The name in a member of a baggage header, as OpenTelemetry decodes it."""
+    return unquote_plus(member.partition("=")[0].partition(";")[0]).strip()
+
+
+def _carried(header: str) -> dict[str, str]:
+    """What a baggage header holds, within the limits of W3C Baggage; nothing that is named twice."""
+    if len(header.encode("utf-8", "replace")) > _MOST_BAGGAGE_BYTES:
+        return {}
+    carried: dict[str, str | None] = {}
+    for member in header.split(",")[:_MOST_MEMBERS]:
+        name, value = baggage_name(member), unquote_plus(member.partition("=")[2].partition(";")[0]).strip()
+        carried[name] = None if name in carried else value
+    return {name: value for name, value in carried.items() if value}
 
 
 def attribute_names(keys: Iterable[str]) -> dict[str, str]:
@@ -186,12 +202,17 @@ async def said_in_time(source: Whose, request: Any) -> Any:
 def owner_of(said: Any) -> Attribution:
     """What was said of a request, clean. Nothing of the context around it holds: a server may start a request inside
     the one before it."""  # noqa: D205, D209
-    source = said.attribution_source if isinstance(said, Attribution) else "scope"
-    keys = said._asdict() if isinstance(said, Attribution) else said
-    if keys is None:
+    if said is None:
         return NOBODY
-    if not isinstance(keys, Mapping):
-        failed_to_say(TypeError(f"{type(said).__name__} is no Attribution"))
+    try:
+        keys = said._asdict() if isinstance(said, Attribution) else dict(said.items())
+        source = keys.pop("attribution_source", None)
+        owner = merge(NOBODY, keys)
+    except Exception as error:  # noqa: BLE001  # a lazy object of the application's, or no mapping at all
+        if type(said) is CoroutineType:  # where nobody can await it
+            said.close()
+        failed_to_say(error)
         return NOBODY
-    owner = merge(NOBODY, {name: value for name, value in keys.items() if name != "attribution_source"})
-    return owner._replace(attribution_source=source) if any(owner[:-1]) else NOBODY
+    if not any(owner[:-1]):
+        return NOBODY
+    return owner._replace(attribution_source=source if source in ATTRIBUTION_SOURCES else "scope")

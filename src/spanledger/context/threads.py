@@ -40,8 +40,10 @@ class Propagation:
             self._take_off()
         wanted = {"executors": 1, "threads": 2}.get(mode, 0)
         places = ((futures.ThreadPoolExecutor, "submit", self._submit), (threading.Thread, "start", self._start))
-        for place in places[len(self._put_on) : wanted]:
-            self._wrap(*place)
+        there = {each[0] for each in self._put_on}
+        for owner, name, wrapper in places[:wanted]:
+            if owner not in there:
+                self._wrap(owner, name, wrapper)
 
     def _wrap(self, owner: type, name: str, wrapper: Callable[..., Any]) -> None:
         original = vars(owner)[name]
@@ -63,11 +65,19 @@ class Propagation:
         return wrapped(partial(run_in, captured(), args[0]), *args[1:], **kwargs)
 
     def _start(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        if self._mode == "threads":
+        if self._mode != "threads" or "run" in vars(instance):
+            return wrapped(*args, **kwargs)
+        try:
             instance.run = partial(_run_once, instance, instance.run, captured())
-        return wrapped(*args, **kwargs)
+        except AttributeError:  # a class of its own with a `run` that can't be set
+            return wrapped(*args, **kwargs)
+        try:
+            return wrapped(*args, **kwargs)
+        except BaseException:  # it was not started, and may be tried again
+            vars(instance).pop("run", None)
+            raise
 
 
 def _run_once(thread: Any, run: Callable[[], Any], frame: Frame) -> None:
-    del thread.run  # or it would hold itself
+    vars(thread).pop("run", None)  # or it would hold itself
     run_in(frame, run)

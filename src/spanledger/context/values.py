@@ -17,22 +17,29 @@ trimmed: Final[Counter[str]] = Counter()
 
 
 def identifier(value: Any) -> str | None:
-    """An identifier as clean text, `None` for an empty one. One that is too long becomes `sha256:` and its digest:
-    cut, two could become one."""  # noqa: D205, D209
-    text = clean(_text(value))
-    if len(text) * 4 > MOST_BYTES and len(encoded := text.encode()) > MOST_BYTES:
+    """An identifier as clean text, `None` for an empty one and for one that has no text.
+
+    One that is too long becomes `sha256:` and its digest: cut, two could become one.
+    """
+    text = value if isinstance(value, str) else _text(value)
+    if not text:
+        return None
+    if len(text) * 4 <= MOST_BYTES and text.isascii() and text.isprintable():
+        return text
+    encoded = text.encode("utf-8", "surrogatepass")
+    if len(encoded) > MOST_BYTES:
         from hashlib import sha256  # noqa: PLC0415  # loads OpenSSL
 
         trimmed["hashed"] += 1
         return f"sha256:{sha256(encoded).hexdigest()}"
-    return text or None
+    return clean(text) or None
 
 
 def metadata_with(held: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """`held` with the given keys over it, at most `MOST_METADATA` of them."""
     metadata = dict(held)
     for name, value in given.items():
-        key = cut(clean(_text(name)))
+        key = _cut(_text(name) or "?")
         if key in metadata or len(metadata) < MOST_METADATA:
             metadata[key] = plain_value(value)
         else:
@@ -46,13 +53,15 @@ def plain_value(value: Any) -> str | int | float | bool:
         return value
     if isinstance(value, float) and value - value == 0:  # neither infinite nor NaN, which JSON has no word for
         return value
-    return cut(clean(_text(value)))
+    text = _text(value)
+    return f"<{type(value).__name__}>" if text is None else _cut(text)
 
 
-def cut(text: str) -> str:
-    """Text of at most `MOST_BYTES` in UTF-8; where something is missing it ends with `…`."""
-    if len(text) * 4 <= MOST_BYTES or len(encoded := text.encode()) <= MOST_BYTES:
-        return text
+def _cut(text: str) -> str:
+    """Clean text of at most `MOST_BYTES` in UTF-8; where something is missing it ends with `…`."""
+    encoded = clean(text[: MOST_BYTES + 1]).encode()
+    if len(text) <= MOST_BYTES and len(encoded) <= MOST_BYTES:
+        return encoded.decode()
     trimmed["cut"] += 1
     return encoded[: MOST_BYTES - len(_CUT.encode())].decode(errors="ignore") + _CUT
 
@@ -68,9 +77,10 @@ def clean(text: str) -> str:
     )
 
 
-def _text(value: Any) -> str:
-    """A value as text; one that has none is called by its type."""
+def _text(value: Any) -> str | None:
+    """A value as text, `None` where it has none."""
     try:
-        return value if isinstance(value, str) else str(value)
+        return value.decode() if isinstance(value, bytes) else str(value)
     except Exception:  # noqa: BLE001  # an int of thousands of digits, lists in lists, a __str__ of the application's
-        return f"<{type(value).__name__}>"
+        trimmed["failed"] += 1
+        return None

@@ -28,10 +28,12 @@ class AttributionMiddleware:
         """Serve a request under its attribution. What the application raises passes through."""
         whose = self._whose
         said = whose.read(_asked(environ)) if isinstance(whose, (Headers, Baggage)) else said_by(whose, environ)
-        with Frame(owner_of(said), nobody):
+        with Frame(nobody, owner=owner_of(said)):
             body = self._app(environ, start_response)
-            is_made = isinstance(body, (list, tuple, environ.get("wsgi.file_wrapper") or ()))
-            return body if is_made else Steps(body, Frame(current(), nobody))
+            wrapper = environ.get("wsgi.file_wrapper")  # any callable: uWSGI has a function
+            is_made = isinstance(body, (list, tuple, wrapper if isinstance(wrapper, type) else ()))
+            is_file = wrapper is not None and hasattr(body, "read")
+            return body if is_made or is_file else Steps(body, Frame(nobody, owner=current()))
 
 
 def _asked(environ: Environ) -> Asked:

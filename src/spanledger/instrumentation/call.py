@@ -378,9 +378,8 @@ class Call:
             if self._borrowed:
                 add_to(span, self._end_attributes())
             else:
-                if (
-                    room_in(span) == 0
-                ):  # what it said at its start may have been dropped for what the application has added
+                self._put_right(span)
+                if room_in(span) == 0:  # the application may have added so much that the start was dropped
                     span.set_attributes(self._start_attributes())
                 span.set_attributes(self._end_attributes())
             if self._error_type is not None and not self._borrowed:
@@ -392,6 +391,13 @@ class Call:
         self._final = not pending
         engine.record(self.settle, settles=not pending)
         self._let_others_tell(status)
+
+    def _put_right(self, span: Any) -> None:
+        """Whose the call is, where somebody has copied something else over it since: baggage of the same names."""
+        if self._attribution is not NOBODY:
+            held, whose = span.attributes or {}, self._whose({})
+            if any(held.get(name) != each for name, each in whose.items()):
+                span.set_attributes(whose)
 
     def _let_others_tell(self, status: str) -> None:
         """Spans around the call may tell now; the one it wrote onto is free again if it has failed."""

@@ -76,6 +76,11 @@ class Dialect:
         return _identity(self)
 
     @property
+    def answers(self) -> frozenset[str]:
+        """Attributes of which a finished call has at least one."""
+        return _answers(self)
+
+    @property
     def looks_inside(self) -> bool:
         """Whether some of what it reads stands in JSON."""
         return _looks_inside(self)
@@ -110,7 +115,14 @@ class Dialect:
 @lru_cache
 def _identity(dialect: Dialect) -> frozenset[str]:
     names = *dialect.operation, *dialect.fields["provider"], *dialect.fields["request_model"]
-    return frozenset(name for name in names if "#" not in name)
+    more = dialect.fields.get("response_model", ())
+    return frozenset(name for name in (*names, *more) if "#" not in name)
+
+
+@lru_cache
+def _answers(dialect: Dialect) -> frozenset[str]:
+    names = *dialect.fields.get("response_id", ()), *(name for names in dialect.usage.values() for name in names)
+    return frozenset(name.partition("#")[0] for name in names)
 
 
 @lru_cache

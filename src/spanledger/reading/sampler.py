@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from opentelemetry.baggage import get_all
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
@@ -20,6 +21,7 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
 from spanledger.guard import failed, log
+from spanledger.reading.copied import begins
 from spanledger.reading.dialects import MARKS, NAMED
 
 
@@ -41,6 +43,8 @@ class RecordUsage(Sampler):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         """What the inner sampler decides, but for model calls it drops. Nothing of ours raises."""
+        if get_all(parent_context):
+            begins.set((trace_id, name, attributes or {}))
         result = self.inner.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
         if result.decision is not Decision.DROP:
             return result

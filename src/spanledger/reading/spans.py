@@ -20,6 +20,7 @@ from spanledger.conventions import COST_STATUS, EMBEDDINGS, REQUEST_MODEL
 from spanledger.guard import failed
 from spanledger.model import NOBODY, Attribution, Cost, UsageRecord
 from spanledger.pricing.hosts import provider_named
+from spanledger.reading.copied import own, said_at_start
 from spanledger.reading.dialect import Dialect
 from spanledger.reading.dialects import MARKS, NAMED, dialect_of
 from spanledger.reading.reader import read, scope_of
@@ -180,28 +181,28 @@ class Spans:
     def started(self, span: Any, parent_context: Any = None) -> None:
         """A span has begun."""
         scope = scope_of(span)
-        dialect = self._dialect(scope, span)
+        carried = baggage.get_all(parent_context)
+        attributes = (span.attributes or {}) if not carried else said_at_start(span, carried)
+        dialect = self._dialect(scope, attributes)
         parent = span.parent
         around = self._open.get(_place(parent)) if parent is not None else None
-        if dialect is None and around is None and scope != OURS:
+        if dialect is None and around is None and scope != OURS and not carried and current() is NOBODY:
             return
         within = None
         if around is not None:
             within = _place(parent) if around.model else around.within
         entry = _Open(dialect, within)
+        entry.attribution, entry.baggage = current(), carried
         if dialect is not None:
-            entry.baggage = baggage.get_all(parent_context)
-            self._begin(entry, dialect, span)
+            self._begin(entry, dialect, span, attributes)
         elif scope == OURS:
             entry.model = entry.costed = True
             self._has_cost(within)
         _keep(self._open, _place(span.context), entry)
 
-    def _begin(self, entry: _Open, dialect: Dialect, span: Any) -> None:
+    def _begin(self, entry: _Open, dialect: Dialect, span: Any, attributes: Mapping[str, Any]) -> None:
         self.active = True
-        attributes = span.attributes or {}
         entry.span = weakref.ref(span)
-        entry.attribution = current()
         entry.known = {name: attributes[name] for name in dialect.identity if name in attributes}
         word = dialect.word(span.name, attributes)
         entry.model = word is None or word in dialect.operations
@@ -223,15 +224,19 @@ class Spans:
         """A span has ended: it is read if it is of a billed call."""
         place = _place(span.context)
         entry = self._open.pop(place, None)
-        dialect = self._dialect(scope_of(span), span) if entry is None or entry.dialect is None else entry.dialect
+        attributes: Mapping[str, Any] = span.attributes or {}
+        dialect = self._dialect(scope_of(span), attributes) if entry is None or entry.dialect is None else entry.dialect
         if dialect is None or place in self._ended:
             return
+        entry = entry or _Open(dialect, None)
+        attributes = {**entry.known, **attributes}
+        if entry.baggage:
+            attributes = own(attributes, dialect, entry.known, entry.baggage)
+            if self._dialects.get(scope_of(span)) is None and not attributes.keys() & dialect.answers:
+                return  # nothing but what somebody has sent says that it is a model call
+            self._put_right(span, entry)
         self.active = True
         _keep(self._ended, place, None)
-        entry = entry or _Open(dialect, None)
-        attributes = {**entry.known, **(span.attributes or {})}
-        if entry.baggage:
-            attributes = {name: each for name, each in attributes.items() if entry.baggage.get(name) != each}
         word = dialect.word(span.name, attributes)
         if word is None:
             return
@@ -254,6 +259,15 @@ class Spans:
                 entry.deferred = telling
                 return
         self._tell(telling)
+
+    def _put_right(self, span: ReadableSpan, entry: _Open) -> None:
+        """Whose the call is, where baggage of the same names was copied over it."""
+        if self._write and entry.model and entry.attribution is not NOBODY:
+            whose: dict[str, Any] = {}
+            attribution_attributes(entry.attribution, self._keys, whose)
+            held = span.attributes or {}
+            if any(name in entry.baggage and held.get(name) != each for name, each in whose.items()):
+                _write_onto(span, whose)
 
     def _price_span(
         self,
@@ -278,7 +292,7 @@ class Spans:
 
     def exported(self, span: Any) -> None:
         """A finished span, long after its end: nothing of where it stood is known any more."""
-        dialect = self._dialect(scope_of(span), span)
+        dialect = self._dialect(scope_of(span), span.attributes or {})
         if dialect is None or _place(span.context) in self._ended:
             return
         word = dialect.word(span.name, span.attributes or {})
@@ -405,7 +419,7 @@ class Spans:
 
     # Whose it is.
 
-    def _dialect(self, scope: str, span: Any) -> Dialect | None:
+    def _dialect(self, scope: str, attributes: Mapping[str, Any]) -> Dialect | None:
         """The dialect of a span: by its scope, else by an attribute that only model spans have."""
         found: Any = self._dialects.get(scope, _UNKNOWN)
         if found is _UNKNOWN:
@@ -414,7 +428,6 @@ class Spans:
             found = self._dialects[scope] = dialect_of(scope)
         if found is not None or scope == OURS:
             return found  # type: ignore[no-any-return]
-        attributes: Mapping[str, Any] | None = span.attributes
         return None if not attributes or _ANY_MARK.isdisjoint(attributes) else _marked(attributes)
 
 

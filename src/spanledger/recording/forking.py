@@ -8,8 +8,8 @@ from contextlib import ContextDecorator
 from typing import Final
 
 _LONGEST: Final = 1.0
-"""Seconds that a fork waits for others, and they for it. SQLite's own locks are held for microseconds. What takes longer
-is the disk, or somebody else's hook before the fork, which may be waiting for us."""
+"""Seconds that a fork waits for others, and they for it. SQLite's own locks are held for microseconds; what takes
+longer is the disk, or somebody else's hook before the fork, which may be waiting for us."""
 
 
 class Gate(ContextDecorator):

@@ -14,6 +14,8 @@ from spanledger.model import Usage, UsageRecord
 
 OTHER: Final = "__other__"
 _SCOPE: Final = "spanledger"
+_MOST_SETS: Final = 1000
+"""Values of several keys that come together; later ones become `__other__`."""
 
 
 class Meters:
@@ -29,8 +31,9 @@ class Meters:
         self._keys = keys
         self._limit = limit
         self._values: dict[str, set[str]] = {key: set() for key in keys}
+        self._sets: set[tuple[str | None, ...]] = set()
         self._pending = pending
-        self._trimmed = Counter(trimmed)
+        self._trimmed: Counter[str] = Counter()
         """Those that are counted."""
         counters = [name for name, (kind, _, _) in conventions.METRICS.items() if kind == "counter"]
         names = [name for name in counters if name != conventions.METRIC_MISSING]  # that one is not about records
@@ -93,10 +96,18 @@ class Meters:
             attributes[conventions.REQUEST_MODEL] = record.request_model
         if record.response_model:
             attributes[conventions.RESPONSE_MODEL] = record.response_model
-        for key in self._keys:
-            value = getattr(record.attribution, key)
+        whose = tuple(
+            None if (value := getattr(record.attribution, key)) is None else self._bounded(key, value)
+            for key in self._keys
+        )
+        if whose not in self._sets:
+            if len(self._sets) >= _MOST_SETS:
+                whose = tuple(None if value is None else OTHER for value in whose)
+            else:
+                self._sets.add(whose)
+        for key, value in zip(self._keys, whose, strict=True):
             if value is not None:
-                attributes[conventions.ATTRIBUTION[key]] = self._bounded(key, value)
+                attributes[conventions.ATTRIBUTION[key]] = value
         return attributes
 
     def _bounded(self, key: str, value: str) -> str:

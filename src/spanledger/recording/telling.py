@@ -286,7 +286,8 @@ def _together(first: Attribution, second: Attribution) -> Attribution:
     for name, value in (second.metadata or {}).items():
         if len(metadata) < _MOST_METADATA:
             metadata.setdefault(name, value)
-    return first._replace(**keys, metadata=metadata or None)
+    source = second.attribution_source if "user_id" in keys or first.attribution_source is None else None
+    return first._replace(**keys, metadata=metadata or None, attribution_source=source or first.attribution_source)
 
 
 assert {each.name for each in fields(Usage)} >= {*_INPUT_PARTS, *_OUTPUT_PARTS}  # noqa: S101  # names checked at import
