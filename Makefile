@@ -39,6 +39,7 @@ reference: install ## Write the generated pages of docs/reference.
 bench: install ## What watching a call costs, beside the bare SDK and a peer.
 	$(BIN)/uv pip install -q --python $(BIN)/python --group bench
 	$(BIN)/python benchmarks/prices.py
+	$(BIN)/python benchmarks/scopes.py
 	$(BIN)/python benchmarks/spans.py
 	$(BIN)/python benchmarks/deliveries.py
 	$(BIN)/python benchmarks/calls.py

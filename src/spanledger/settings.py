@@ -86,9 +86,14 @@ def _flag(text: str) -> bool:
     raise ValueError("expected true or false")
 
 
+_SAME: Final = {"true": "on", "on": "true", "false": "off", "off": "false"}
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         word = text.strip().lower()
+        if word not in words:
+            word = _SAME.get(word, word)
         if word not in words:
             raise ValueError(f"expected one of {', '.join(words)}")
         return word

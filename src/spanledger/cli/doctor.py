@@ -7,12 +7,13 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Final
 
 from spanledger import assembly
+from spanledger.cli.finding import Finding
+from spanledger.cli.whose import calls_of_nobody, where_ids_go
 from spanledger.export.sinks.table import lacking
 from spanledger.homes import lasts, private_directory, trouble_with
 from spanledger.instrumentation.providers import PROVIDERS
@@ -25,22 +26,15 @@ from spanledger.settings import Settings
 from spanledger.version import __version__
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing looked at. `do` says what to do where it is not well."""
+def diagnose(settings: Settings, most_unattributed: float | None = None) -> list[Finding]:
+    """Look at everything; nothing is changed but a missing state directory made.
 
-    subject: str
-    says: str
-    well: bool = True
-    do: str = ""
-
-
-def diagnose(settings: Settings) -> list[Finding]:
-    """Look at everything; nothing is changed but a missing state directory made."""
+    More than the share `most_unattributed` (0 to 1) of calls without attribution is a failure.
+    """
     findings: list[Finding] = []
     for look in (_switch, _providers, _pipeline, _prices, _state_dir, _sqlite, _sinks, _outbox, _losses, _ledger):
         findings.extend(look(settings))
-    return findings
+    return [*findings, *calls_of_nobody(settings, most_unattributed), *where_ids_go(settings)]
 
 
 def _switch(settings: Settings) -> Iterator[Finding]:
@@ -305,6 +299,7 @@ def _schema(url: str) -> Iterator[Finding]:
         yield Finding(
             subject="ledger",
             says="there is a table token_ledger_events of TokenLedger's, which is left alone",
+            warns=True,
             do="'spanledger ledger import tokenledger' copies its rows.",
         )
 

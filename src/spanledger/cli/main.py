@@ -96,13 +96,27 @@ def usage(since: str | None, ledger: str | None) -> None:
 
 
 @main.command()
+@click.option(
+    "--max-unattributed", "most", metavar="SHARE", help="Fail if more of the last week's calls have no owner: 5%."
+)
 @ledger_option
-def doctor(ledger: str | None) -> None:
+def doctor(most: str | None, ledger: str | None) -> None:
     """Say what is watched, where the records are, and what is wrong. Exit 1 if something is."""
-    findings = diagnose(settings_of(ledger))
+    findings = diagnose(settings_of(ledger), None if most is None else _share(most))
     print_findings(findings)
     if any(not finding.well for finding in findings):
         raise SystemExit(1)
+
+
+def _share(text: str) -> float:
+    number, sign, rest = text.partition("%")
+    try:
+        share = float(number) / (100 if sign else 1)
+    except ValueError:
+        share = -1.0
+    if rest or not 0 <= share <= 1:
+        raise WrongUse(f"{text!r} is no share; try 5% or 0.05")
+    return share
 
 
 def _ask(

@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from spanledger.cli.doctor import Finding
+from spanledger.cli.finding import Finding
 from spanledger.ledger.queries import COUNTS, TOKENS, usd
+from spanledger.model import ATTRIBUTION_KEYS
 
 _NAMES = {
     "input_tokens": "input", "output_tokens": "output", "cache_read_tokens": "cache read",
@@ -42,10 +43,16 @@ def print_report(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
         table.add_column(_NAMES.get(name, name), footer=_total(rows, name), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            *("-" if row[key] is None else escape(str(row[key])) for key in keys),
+            *(escape(_named(key, row[key])) for key in keys),
             *(_number(row[name]) for name in numbers),
         )
     _console().print(table)
+
+
+def _named(key: str, value: Any) -> str:
+    if value is None:
+        return "(unattributed)" if key in ATTRIBUTION_KEYS else "-"
+    return str(value)
 
 
 def _any(rows: Sequence[dict[str, Any]], name: str) -> bool:
@@ -98,7 +105,7 @@ def print_findings(findings: Sequence[Finding]) -> None:
     """A line for each finding, and what to do where something is wrong."""
     console = _console()
     for finding in findings:
-        mark = "[green]ok  [/]" if finding.well else "[red]FAIL[/]"
+        mark = "[yellow]warn[/]" if finding.warns else "[green]ok  [/]" if finding.well else "[red]FAIL[/]"
         console.print(f"{mark} {escape(finding.subject)}: {escape(finding.says)}", soft_wrap=True)
-        if not finding.well:
+        if finding.warns or not finding.well:
             console.print(f"     {escape(finding.do)}", soft_wrap=True)

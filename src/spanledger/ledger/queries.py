@@ -25,6 +25,7 @@ KEYS: Final = {
     "environment": "environment",
     "status": "status",
     "source": "source",
+    "attribution_source": "attribution_source",
     "day": "substr(started_at, 1, 10)",
     "hour": "substr(started_at, 1, 13) || ':00'",
 }
