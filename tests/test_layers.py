@@ -26,6 +26,7 @@ LAYERS = [
     "testing",
     "assembly",
     "cli",
+    "compat",
 ]
 SIBLINGS = {"instrumentation": "reading", "reading": "instrumentation", "testing": "ledger"}
 FILES = sorted(file for file in SOURCE.rglob("*.py") if file != SOURCE / "__init__.py")

@@ -14,8 +14,8 @@ def call(number, attribution, days=0, weight=1):
     return row_of(
         UsageRecord(
             record_id=record_id_at(int(started.timestamp() * 1e9) + number), started_at=started, operation="chat",
-            provider="openai", source="test", request_model="gpt-4o", usage=Usage(), cost=Cost(), attribution=attribution,
-            weight=weight,
+            provider="openai", source="test", request_model="gpt-4o", usage=Usage(), cost=Cost(),
+            attribution=attribution, weight=weight,
         )
     )  # fmt: skip
 

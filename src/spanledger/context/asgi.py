@@ -32,12 +32,13 @@ class AttributionMiddleware:
             await self._app(scope, receive, send)
             return
         whose = self._whose
-        said = whose.read(_asked(scope)) if isinstance(whose, (Headers, Baggage)) else await said_in_time(whose, scope)
+        said = whose.read(asked(scope)) if isinstance(whose, (Headers, Baggage)) else await said_in_time(whose, scope)
         with Frame(nobody, owner=owner_of(said)):
             await self._app(scope, receive, send)
 
 
-def _asked(scope: Scope) -> Asked:
+def asked(scope: Scope) -> Asked:
+    """A request, as sources read it."""
     found: dict[str, str] = {}
     for name, value in scope.get("headers") or ():
         known, text = found.get(key := name.decode("latin-1").lower()), decoded(value)

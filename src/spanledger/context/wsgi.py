@@ -27,7 +27,7 @@ class AttributionMiddleware:
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve a request under its attribution. What the application raises passes through."""
         whose = self._whose
-        said = whose.read(_asked(environ)) if isinstance(whose, (Headers, Baggage)) else said_by(whose, environ)
+        said = whose.read(asked(environ)) if isinstance(whose, (Headers, Baggage)) else said_by(whose, environ)
         with Frame(nobody, owner=owner_of(said)):
             body = self._app(environ, start_response)
             wrapper = environ.get("wsgi.file_wrapper")  # any callable: uWSGI has a function
@@ -36,7 +36,9 @@ class AttributionMiddleware:
             return body if is_made or is_file else Steps(body, Frame(nobody, owner=current()))
 
 
-def _asked(environ: Environ) -> Asked:
+def asked(environ: Environ) -> Asked:
+    """A request, as sources read it."""
+
     def header(name: str) -> str | None:
         value = environ.get(f"HTTP_{name.upper().replace('-', '_')}")
         return None if value is None else decoded(value.encode("latin-1", "replace"))

@@ -1,0 +1,1 @@
+"""Thin faces of the systems that spanledger replaces: their own code runs with only its import lines changed."""

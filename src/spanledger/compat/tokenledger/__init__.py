@@ -1,0 +1,1 @@
+"""TokenLedger's names."""
