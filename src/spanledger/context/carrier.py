@@ -23,6 +23,7 @@ from spanledger.context.values import trimmed
 from spanledger.guard import log
 from spanledger.homes import private_directory, private_file
 from spanledger.model import ATTRIBUTION_KEYS, NOBODY, Attribution
+from spanledger.settings import read_settings
 
 _VERSION: Final = "v1"
 _FILE: Final = "signing.key"
@@ -32,11 +33,17 @@ _MOST_BYTES: Final = 40_960
 """Longer than any that we make: nothing is decoded of it."""
 
 
+def _of_the_environment() -> bytes:
+    """For a process that captures and makes no calls of its own."""
+    settings = read_settings()
+    return key_of(settings.signing_key, settings.state_dir)
+
+
 class Key:
     """What texts are signed with. `load` gives it when it is needed for the first time."""
 
     def __init__(self) -> None:
-        self._load: Callable[[], bytes] = lambda: os.urandom(32)
+        self._load: Callable[[], bytes] = _of_the_environment
         self._key: bytes | None = None
         self._lock = threading.Lock()
 
@@ -112,7 +119,8 @@ def capture() -> str:
 class restore(attribution):  # noqa: N801  # used like a function, as `attribution` is
     """A scope with the attribution that `capture` has signed, and with nothing of the scopes around it.
 
-    What is not signed with our key, `None` included, restores nobody; that is said once and counted. Never raises.
+    What is not signed with our key restores nobody; that is said once and counted. `None` restores nobody, too.
+    Never raises.
     """
 
     __slots__ = ("_captured",)

@@ -22,6 +22,7 @@ from spanledger.context.values import identifier, metadata_with
 from spanledger.model import ATTRIBUTION_KEYS, NOBODY, Attribution
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+_OUTLIVED: Final = Attribution(attribution_source="outlived")
 Change: TypeAlias = Callable[[Attribution], Attribution]
 """What a scope makes of the attribution around it."""
 
@@ -94,8 +95,9 @@ class Frame:
             self._captured_in = None
             self.attribution = self.attribution._replace(attribution_source="late")
         elif around is not self._around and self._change is not None:
-            source = "outlived" if ended else around.attribution_source
-            self._around, self.attribution = around, self._change(around)._replace(attribution_source=source)
+            self._around, self.attribution = around, self._change(around)
+            if ended and not any(self.attribution[:-1]):
+                self.attribution = _OUTLIVED
         return self.attribution
 
     def has_ended(self) -> bool:
@@ -142,13 +144,17 @@ def captured() -> Frame:
 
     Where that scope has ended already nobody is taken: a job that starts itself again is nobody's worker.
     """
-    here, owner = in_force.get(), current()
-    if owner.attribution_source in (None, "late", "outlived"):
-        return Frame(nobody, owner=NOBODY if owner.attribution_source is None else _OUTLIVED)
-    return Frame(nobody, owner=owner, captured_in=here)
+    owner = current()
+    if owner.attribution_source == "late":
+        owner = _OUTLIVED
+    return Frame(nobody, owner=owner, captured_in=in_force.get().still_open() if any(owner[:-1]) else None)
 
 
-_OUTLIVED: Final = Attribution(attribution_source="outlived")
+def forget_scopes() -> None:
+    """In a forked child: it may be a worker for everybody, and the scopes around it end in its parent."""
+    frame: Frame | None = in_force.get()
+    while frame is not None and frame is not nobody:
+        frame.closed, frame = True, frame.outer
 
 
 class attribution:  # noqa: N801  # used like a function: `with attribution(user_id="u1"):`
@@ -219,7 +225,7 @@ def merge(outer: Attribution, given: Mapping[str, Any]) -> Attribution:
             extra[key] = value
     if extra:
         values[_METADATA] = metadata_with(values[_METADATA] or {}, extra)
-    if values[_SOURCE] in (None, "outlived"):
+    if values[_SOURCE] in (None, "outlived") or given.get("user_id"):
         values[_SOURCE] = "scope"
     return Attribution._make(values)
 

@@ -119,6 +119,7 @@ class Baggage:
     def __init__(self, keys: Iterable[str], *, trusted_proxies: Iterable[str] = (), trust_all: bool = False) -> None:
         self._peers = _Peers(trusted_proxies, trust_all=trust_all)
         self._names = attribute_names(keys)
+        self._source = "unverified_headers" if trust_all else "baggage"
 
     def read(self, asked: Asked) -> Attribution:
         """What the baggage of a request says."""
@@ -127,7 +128,7 @@ class Baggage:
             return NOBODY
         carried = _carried(header)
         found = {key: carried[name] for key, name in self._names.items() if name in carried}
-        return merge(NOBODY, found)._replace(attribution_source="baggage") if found else NOBODY
+        return merge(NOBODY, found)._replace(attribution_source=self._source) if found else NOBODY
 
 
 def baggage_name(member: str) -> str:

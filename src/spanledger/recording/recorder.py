@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from spanledger.context.scope import forget_scopes
 from spanledger.guard import failed, log
 from spanledger.model import UsageRecord
 from spanledger.recording.files import forget_leases
@@ -168,6 +169,7 @@ def _commit_all() -> None:
 
 def _after_fork() -> None:
     in_sqlite.reopen()
+    forget_scopes()
     forget_leases()
     for recorder in list(_recorders):
         recorder.restart_after_fork()
