@@ -95,6 +95,8 @@ def _kept(state_dir: Path) -> bytes:
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123  # mkstemp's
                 file.write(os.urandom(32).hex().encode())
+                file.flush()
+                os.fsync(file.fileno())
             with suppress(FileExistsError):
                 os.link(made, path)  # whoever is first; nobody reads half a key
         finally:

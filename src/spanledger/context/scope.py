@@ -84,21 +84,35 @@ class Frame:
 
     def now(self) -> Attribution:
         """Of an open one, its attribution, without what it has from scopes that have ended since."""
-        outer = self.outer
-        if outer is None:
+        if self.outer is None:
             return self.attribution
-        ended = outer.closed
-        if ended:
-            self.outer = outer = outer.still_open()
-        around = outer.now()
+        frames = []
+        frame: Frame = self
+        while frame.outer is not None:
+            frames.append(frame)
+            frame = frame.outer.still_open()
+        around = frame.attribution
+        for each in reversed(frames):
+            around = each.within(around)
+        return around
+
+    def within(self, around: Attribution) -> Attribution:
+        """The attribution, where that of the nearest open scope around it is `around`."""
         if self._captured_in is not None and self._captured_in.has_ended():
             self._captured_in = None
             self.attribution = self.attribution._replace(attribution_source="late")
         elif around is not self._around and self._change is not None:
-            self._around, self.attribution = around, self._change(around)
-            if ended and not any(self.attribution[:-1]):
-                self.attribution = _OUTLIVED
+            made, outer = self._change(around), self.outer
+            if outer is not None and outer.closed:
+                made = made if any(made[:_SOURCE]) else _OUTLIVED
+                self.outer = outer.still_open()
+            self.attribution = made
+            self._around = around
         return self.attribution
+
+    def origin(self) -> Frame:
+        """Of a job, the frame it was captured in: its own end is not that of whose it is."""
+        return self._captured_in or self
 
     def has_ended(self) -> bool:
         """Whether this one has ended, or one that is around it."""
@@ -144,10 +158,10 @@ def captured() -> Frame:
 
     Where that scope has ended already nobody is taken: a job that starts itself again is nobody's worker.
     """
-    owner = current()
+    owner, here = current(), in_force.get().still_open()
     if owner.attribution_source == "late":
         owner = _OUTLIVED
-    return Frame(nobody, owner=owner, captured_in=in_force.get().still_open() if any(owner[:-1]) else None)
+    return Frame(nobody, owner=owner, captured_in=here.origin() if any(owner[:_SOURCE]) else None)
 
 
 def forget_scopes() -> None:
@@ -225,7 +239,7 @@ def merge(outer: Attribution, given: Mapping[str, Any]) -> Attribution:
             extra[key] = value
     if extra:
         values[_METADATA] = metadata_with(values[_METADATA] or {}, extra)
-    if values[_SOURCE] in (None, "outlived") or given.get("user_id"):
+    if (values[_SOURCE] in (None, "outlived") and any(values[:_SOURCE])) or given.get("user_id"):
         values[_SOURCE] = "scope"
     return Attribution._make(values)
 

@@ -96,6 +96,11 @@ class Steps(Iterator[Item]):
                 self._held.close()
                 raise
 
+    def __del__(self) -> None:
+        with self._held:  # what runs at the end of a generator that nobody has closed
+            self._iterator = None
+            del self._iterable
+
     def close(self) -> None:
         """Close what is inside, in its frame, which ends then."""
         try:
@@ -124,6 +129,11 @@ class AsyncSteps(AsyncIterator[Item]):
             except StopAsyncIteration:
                 self._held.close()
                 raise
+
+    def __del__(self) -> None:
+        with self._held:  # as above
+            self._iterator = None
+            del self._iterable
 
     async def aclose(self) -> None:
         """Close what is inside, in its frame, which ends then."""
@@ -185,6 +195,10 @@ class _AsyncGeneratorSteps(AsyncGenerator[Any, Any]):
     def __init__(self, inner: AsyncGenerator[Any, Any], frame: Frame) -> None:
         self._inner = inner
         self._held = _Held(frame)
+
+    def __del__(self) -> None:
+        with self._held:  # as above
+            del self._inner
 
     async def _step(self, step: Callable[..., Any], *args: Any) -> Any:
         with self._held:

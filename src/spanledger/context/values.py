@@ -13,7 +13,8 @@ MOST_BYTES: Final = 256
 _CUT: Final = "…"
 
 trimmed: Final[Counter[str]] = Counter()
-"""What became of values that are too many or too long, since the process began: `hashed`, `cut`, `dropped`."""
+"""What became of values that could not be taken as they were, since the process began: `hashed`, `cut`, `dropped`,
+`failed` (it has no text), `ambiguous` (a header with several), `refused` (it is not signed with our key)."""
 
 
 def identifier(value: Any) -> str | None:
