@@ -29,6 +29,8 @@ Change: TypeAlias = Callable[[Attribution], Attribution]
 _POSITIONS: Final = {name: number for number, name in enumerate(ATTRIBUTION_KEYS)}
 _METADATA: Final = Attribution._fields.index("metadata")
 _SOURCE: Final = Attribution._fields.index("attribution_source")
+_SHORT: Final = 64
+"""An identifier of so many ASCII characters, as nearly all are, needs nothing done to it."""
 
 
 class Frame:
@@ -54,7 +56,7 @@ class Frame:
         self.closed = False
         self._change = change
         self._captured_in = captured_in
-        self._around = NOBODY if outer is None else outer.now()
+        self._around = NOBODY if outer is None or outer is nobody else outer.now()
         self.attribution: Attribution = self._around if owner is None else owner
         if change is not None:
             self.attribution = change(self._around)
@@ -72,8 +74,9 @@ class Frame:
         """End the scope, for everybody who has inherited it. Twice is once. Never raises."""
         self.closed = True
         self._captured_in = None
-        if self.outer is not None:
-            self.outer = self.outer.still_open()  # so that chains of tasks hold no scopes of long ago
+        outer = self.outer
+        if outer is not None and outer.closed:
+            self.outer = outer.still_open()  # so that chains of tasks hold no scopes of long ago
 
     def still_open(self) -> Frame:
         """This one, or the nearest one around it that has not ended."""
@@ -84,7 +87,7 @@ class Frame:
 
     def now(self) -> Attribution:
         """Of an open one, its attribution, without what it has from scopes that have ended since."""
-        if self.outer is None:
+        if self.outer is None or (self.outer is nobody and self._captured_in is None):
             return self.attribution
         frames = []
         frame: Frame = self
@@ -232,7 +235,10 @@ def merge(outer: Attribution, given: Mapping[str, Any]) -> Attribution:
         if value is None or value == "":
             continue
         if position is not None:
-            values[position] = identifier(value) or values[position]
+            if value.__class__ is str and len(value) <= _SHORT and value.isascii() and value.isprintable():
+                values[position] = value
+            else:
+                values[position] = identifier(value) or values[position]
         elif key == "metadata" and isinstance(value, Mapping):
             extra.update((name, each) for name, each in value.items() if each is not None and each != "")
         else:
