@@ -118,7 +118,7 @@ def test_no_attribute_is_listed_for_spans_that_none_can_carry():
     listed = refs(next(group for group in GROUPS if group["id"] == "span.spanledger.genai.client"))
     on_metrics_only = {
         conventions.CALL_STATUS, conventions.BUCKET, conventions.REASON, conventions.SINK, conventions.METHOD,
-        conventions.OUTCOME, conventions.ATTRIBUTION_SOURCE, conventions.ATTRIBUTION_CHANGE,
+        conventions.OUTCOME, conventions.ATTRIBUTION_CHANGE,
     }  # fmt: skip
     on_events = refs(next(group for group in GROUPS if group["id"] == "event.spanledger.usage"))
     assert set(ATTRIBUTES) - listed - on_events == on_metrics_only - on_events

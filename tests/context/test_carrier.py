@@ -42,9 +42,9 @@ def nothing_refused_yet():
 @pytest.fixture
 def own_key():
     """The key of this process, put back as it was."""
-    load, held = key._load, key._key
+    used = key._use
     yield key
-    key._load, key._key = load, held
+    key._use = used
 
 
 def warnings_in(caplog):

@@ -292,6 +292,7 @@ def test_the_whole_of_what_an_otlp_receiver_gets(protocol, monkeypatch):
         "spanledger.cost.cache_write": 0.0011,
         "spanledger.cost.output": 0.001,
         "spanledger.cost.web_search": 0.03,
+        "spanledger.attribution.source": "scope",
         "user.id": "ada",
         "session.id": "s1",
         "spanledger.organization.id": "acme",

@@ -10,7 +10,6 @@ import binascii
 import json
 import os
 import tempfile
-import threading
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from contextlib import suppress
@@ -43,25 +42,19 @@ class Key:
     """What texts are signed with. `load` gives it when it is needed for the first time."""
 
     def __init__(self) -> None:
-        self._load: Callable[[], bytes] = _of_the_environment
-        self._key: bytes | None = None
-        self._lock = threading.Lock()
+        self._use: tuple[Callable[[], bytes], dict[str, bytes]] = (_of_the_environment, {})
 
     def use(self, load: Callable[[], bytes]) -> None:
         """Take the key from there from now on."""
-        with self._lock:
-            self._load, self._key = load, None
+        self._use = (load, {})
         hashed.cache_clear()
 
     def sign(self, text: bytes) -> bytes:
         """The HMAC-SHA256 of a text."""
         import hmac  # noqa: PLC0415  # loads OpenSSL
 
-        held = self._key
-        if held is None:
-            with self._lock:
-                held = self._key = self._key or self._load()
-        return hmac.digest(held, text, "sha256")
+        load, held = self._use
+        return hmac.digest(held.get("key") or held.setdefault("key", load()), text, "sha256")
 
 
 key: Final = Key()

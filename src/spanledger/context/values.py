@@ -14,7 +14,8 @@ _CUT: Final = "…"
 
 trimmed: Final[Counter[str]] = Counter()
 """What became of values that could not be taken as they were, since the process began: `hashed`, `cut`, `dropped`,
-`failed` (it has no text), `ambiguous` (a header with several), `refused` (it is not signed with our key)."""
+`textless`, `failed` (the function that says whose a request is), `ambiguous` (a header with several), `refused` (it is
+not signed with our key)."""
 
 
 def identifier(value: Any) -> str | None:
@@ -83,5 +84,5 @@ def _text(value: Any) -> str | None:
     try:
         return value.decode() if isinstance(value, bytes) else str(value)
     except Exception:  # noqa: BLE001  # an int of thousands of digits, lists in lists, a __str__ of the application's
-        trimmed["failed"] += 1
+        trimmed["textless"] += 1
         return None

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.baggage import get_all
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from spanledger import conventions
@@ -394,7 +395,7 @@ class Call:
 
     def _put_right(self, span: Any) -> None:
         """Whose the call is, where somebody has copied something else over it since: baggage of the same names."""
-        if self._attribution is not NOBODY:
+        if self._attribution is not NOBODY and get_all(self._context):
             held, whose = span.attributes or {}, self._whose({})
             if any(held.get(name) != each for name, each in whose.items()):
                 span.set_attributes(whose)

@@ -43,8 +43,11 @@ class RecordUsage(Sampler):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         """What the inner sampler decides, but for model calls it drops. Nothing of ours raises."""
-        if get_all(parent_context):
-            begins.set((trace_id, name, attributes or {}))
+        try:
+            if get_all(parent_context):
+                begins.set((trace_id, name, attributes or {}))
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("the baggage around a span", error)
         result = self.inner.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
         if result.decision is not Decision.DROP:
             return result

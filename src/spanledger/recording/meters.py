@@ -16,6 +16,8 @@ OTHER: Final = "__other__"
 _SCOPE: Final = "spanledger"
 _MOST_SETS: Final = 1000
 """Values of several keys that come together; later ones become `__other__`."""
+_trimmed: Final[Counter[str]] = Counter()
+"""Those that are counted. They are of the process, whatever its settings were and are."""
 
 
 class Meters:
@@ -33,8 +35,6 @@ class Meters:
         self._values: dict[str, set[str]] = {key: set() for key in keys}
         self._sets: set[tuple[str | None, ...]] = set()
         self._pending = pending
-        self._trimmed: Counter[str] = Counter()
-        """Those that are counted."""
         counters = [name for name, (kind, _, _) in conventions.METRICS.items() if kind == "counter"]
         names = [name for name in counters if name != conventions.METRIC_MISSING]  # that one is not about records
         self._counters = {name: self._counter(meter, name) for name in names}
@@ -59,7 +59,7 @@ class Meters:
         """In a forked child: what was counted before the fork is the parent's, and told by it."""
         for instrument in self._counters.values():
             forget_inherited(instrument)
-        self._trimmed = Counter(trimmed)
+        _trimmed.update(trimmed - _trimmed)
 
     def settled(self, record: UsageRecord) -> None:
         """Count a record that can't change any more."""
@@ -86,8 +86,8 @@ class Meters:
 
     def _count_trimmed(self) -> None:
         for reason, total in list(trimmed.items()):
-            new, self._trimmed[reason] = total - self._trimmed[reason], total
-            if new:
+            new, _trimmed[reason] = total - _trimmed[reason], total
+            if new > 0:
                 self.count(conventions.METRIC_TRIMMED, new, {conventions.ATTRIBUTION_CHANGE: reason})
 
     def _attributes(self, record: UsageRecord) -> dict[str, str]:

@@ -37,6 +37,7 @@ ATTRIBUTES: Final = (
     (conventions.COST_SOURCE, "cost_source"),
     (conventions.COST_BASIS, "price_basis"),
     (conventions.COST_CURRENCY, "currency"),
+    (conventions.ATTRIBUTION_SOURCE, "attribution_source"),
     *((attribute, column) for column, attribute in conventions.ATTRIBUTION.items()),
 )
 """Log attribute ← our column, left out where it is unknown."""
