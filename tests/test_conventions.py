@@ -85,7 +85,8 @@ def test_a_metric_carries_the_attributes_the_registry_lists(telemetry):
         meters.settled(record)
     meters.settled(replace(record, cost=None))
     meters.count(conventions.METRIC_LOST, 1, {conventions.REASON: "unbuildable"})
-    meters.count(conventions.METRIC_SPANS, 1, {conventions.OUTCOME: "merged"})
+    for name in (conventions.METRIC_SPANS, conventions.METRIC_REPORTS):
+        meters.count(name, 1, {conventions.OUTCOME: "merged"})
     for name in (conventions.METRIC_SENT, conventions.METRIC_FAILED, conventions.METRIC_DEAD):
         meters.count(name, 1, {conventions.SINK: "memory"})
     data = telemetry.reader.get_metrics_data()

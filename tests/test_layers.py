@@ -21,6 +21,7 @@ LAYERS = [
     "recording",
     "instrumentation",
     "reading",
+    "manual",
     "export",
     "ledger",
     "testing",

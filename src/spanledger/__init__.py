@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         flush,
         instrument,
         shutdown,
+        track,
+        track_usage,
         uninstrument,
     )  # fmt: skip
     from spanledger.context.carrier import capture, restore
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from spanledger.model import Attribution, Cost, Usage, UsageRecord
 
 _HOMES = {
-    **dict.fromkeys(("configure", "flush", "instrument", "shutdown", "uninstrument"), "assembly"),
+    **dict.fromkeys(
+        ("configure", "flush", "instrument", "shutdown", "track", "track_usage", "uninstrument"), "assembly"
+    ),
     **dict.fromkeys(("RecordUsage", "UsageSpanExporter", "UsageSpanProcessor"), "assembly"),
     **dict.fromkeys(("capture", "restore"), "context.carrier"),
     **dict.fromkeys(("wrap_aiter", "wrap_iter"), "context.steps"),
@@ -47,6 +51,8 @@ __all__ = [
     "instrument",
     "restore",
     "shutdown",
+    "track",
+    "track_usage",
     "uninstrument",
     "wrap_aiter",
     "wrap_iter",

@@ -32,6 +32,9 @@ from spanledger.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spanledger.manual.block import Block
+    from spanledger.manual.desk import Desk
+    from spanledger.model import UsageRecord
     from spanledger.reading.spans import Spans
     from spanledger.recording.delivery import Delivery
     from spanledger.recording.meters import Meters
@@ -56,6 +59,8 @@ class Runtime:
     """The tracer provider that was looked at last."""
     spans: Spans | None = None
     """Reads the spans of others; made when there is somebody who shows them."""
+    desk: Desk | None = None
+    """Takes what the application reports by hand; made for the first report."""
 
 
 _runtime: Runtime | None = None
@@ -131,6 +136,56 @@ def shutdown(timeout: float = 5.0) -> bool:
             failed("the restoring of the SDKs", error)
         old.engine.end_open_streams()
         return old.recorder.shutdown(timeout)
+
+
+def track(**said: Any) -> UsageRecord:
+    """Record a call that can't be seen; the record, with its price (`cost_usd`).
+
+    `provider` in OpenTelemetry's spelling, `model`, counts and attribution by the ledger's column names
+    (`input_tokens`, `user_id`, …), `cost_usd` where it is known, `started_at` (aware), `duration_ms`, `status`,
+    `label`, `metadata`. What is no count makes the usage `invalid`. The first call waits some 0.5 s for the price list.
+    Raises `TypeError` for a name there is none of, `ValueError` for a moment or a status that is none.
+    """
+    desk = _desk()
+    if desk is None:
+        from spanledger.manual import report  # noqa: PLC0415  # with the first report
+
+        report.checked(said)
+        return report.record_of(said, report.moment_of(said))
+    return desk.track(said)
+
+
+def track_usage(**said: Any) -> Block:
+    """A block, sync or async, in which a model is called: it is timed, and what it says is recorded.
+
+    `with track_usage(model=…, provider=…) as call:` takes what `track` takes, and `call.set_usage(input_tokens=…)` what
+    is known later. Calls that are recorded in it are the ones it is about: equal counts add a label and a stated cost
+    to them, other counts change nothing, and where none is recorded the block is a call. `call.record` has the cost
+    once it has ended.
+    Raises `TypeError`, `ValueError` as `track` does.
+    """
+    from spanledger.manual.block import Block  # noqa: PLC0415  # as above
+
+    return Block(_desk(), said)
+
+
+def _desk() -> Desk | None:
+    """Where reports go; `None` if everything is switched off."""
+    runtime = _running()
+    if runtime is None:
+        return None
+    if runtime.desk is None:
+        from spanledger.manual.desk import Desk  # noqa: PLC0415  # as above
+
+        engine = runtime.engine
+        runtime.desk = Desk(
+            tracer=engine.telemetry.tracer,
+            prices=engine.prices,
+            price=runtime.completion.price,
+            record=engine.record,
+            span_keys=engine.span_keys,
+        )
+    return runtime.desk
 
 
 def look(name: str) -> list[Any]:

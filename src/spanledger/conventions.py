@@ -148,6 +148,7 @@ METRIC_INVALID: Final = "spanledger.usage.invalid"
 METRIC_UNPRICED: Final = "spanledger.cost.unpriced"
 METRIC_MISSING: Final = "spanledger.methods.missing"
 METRIC_SPANS: Final = "spanledger.spans"
+METRIC_REPORTS: Final = "spanledger.reports"
 METRIC_ATTRIBUTIONS: Final = "spanledger.attributions"
 METRIC_TRIMMED: Final = "spanledger.attribution.trimmed"
 
@@ -164,6 +165,7 @@ METRICS: Final = {
     METRIC_UNPRICED: ("counter", "{call}", "Calls without an exact price"),
     METRIC_MISSING: ("counter", "{method}", "Methods of an SDK that should be watched and are not there"),
     METRIC_SPANS: ("counter", "{span}", "Model spans of others that were read, by what became of them"),
+    METRIC_REPORTS: ("counter", "{report}", "Usage that the application reported by hand, by what became of it"),
     METRIC_ATTRIBUTIONS: ("counter", "{call}", "Model calls recorded, by how it is known whose they are"),
     METRIC_TRIMMED: ("counter", "{value}", "Attribution values that were too long, too many or not to be believed"),
     METRIC_LOST: ("counter", "{record}", "Records that could not be kept"),

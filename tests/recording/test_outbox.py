@@ -291,9 +291,25 @@ def test_a_ledger_of_a_later_version_is_left_alone_and_says_so(home, client, cap
     assert Path(home / "ledger.db").stat().st_size < 10_000
 
 
-def test_a_row_that_nobody_settles_does_not_hold_up_the_others_for_ever(outbox):
+def test_a_row_that_is_not_final_holds_nobody_up_and_comes_when_it_is(outbox):
+    now, first, third = time.time_ns(), row(1), row(3)
+    outbox.append([Draft.of(first, now + 120 * 10**9), Draft.of(row(2)), Draft.of(third, now + 2 * 10**9)])
+    (entry,) = outbox.waiting("memory", 10)
+    assert entry.row["source"] == "test 2"
+    outbox.taken("memory", entry.seq)
+    assert outbox.waiting("memory", 10) == []
+    assert (outbox.pending(), outbox.pending(["memory"])) == (2, 2)
+    outbox.settle([first["record_id"]])
+    (entry,) = outbox.waiting("memory", 10)
+    assert entry.row["source"] == "test 1"
+    outbox.append([Draft.of(row(4))])
+    outbox.settle([third["record_id"]])
+    assert [each.row["source"] for each in outbox.waiting("memory", 10)] == ["test 1", "test 4", "test 3"]
+
+
+def test_a_row_that_nobody_settles_is_final_after_a_while(outbox):
     now = time.time_ns()
-    outbox.append([Draft.of(row(1), now - 61 * 10**9), Draft.of(row(2), now + 2 * 10**9), Draft.of(row(3))])
+    outbox.append([Draft.of(row(1), now - 61 * 10**9), Draft.of(row(2), now + 2 * 10**9)])
     assert outbox.waiting("memory", 10) == []
     outbox.settle([])
     assert [entry.row["source"] for entry in outbox.waiting("memory", 10)] == ["test 1"]

@@ -92,8 +92,8 @@ def test_a_file_of_the_first_release_is_drained_as_far_as_each_sink_lacks_it(tmp
             (2, "ledger", "HTTP 422", DIED_AT, body_of_first_release(1))
         ]
         assert connection.execute("SELECT * FROM cursors").fetchall() == [
-            ("ledger", 10, 10, 0, 0, None),
-            ("memory", 10, 10, 0, 0, None),
+            ("ledger", 13, 13, 0, 0, None),
+            ("memory", 13, 13, 0, 0, None),
         ]
         assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
 

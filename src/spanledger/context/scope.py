@@ -39,7 +39,9 @@ class Frame:
     As a context manager it is in force during the block, once, and ends with it.
     """
 
-    __slots__ = ("_around", "_captured_in", "_change", "_token", "attribution", "closed", "opened_by", "outer")
+    __slots__ = (
+        "_around", "_captured_in", "_change", "_token", "attribution", "bracket", "closed", "opened_by", "outer",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -49,11 +51,16 @@ class Frame:
         owner: Attribution | None = None,
         opened_by: Any = None,
         captured_in: Frame | None = None,
+        bracket: Any = None,
     ) -> None:
         self.outer = outer
         """What is around it; `None` for the outermost."""
         self.opened_by = opened_by
         self.closed = False
+        if bracket is None and outer is not None:
+            bracket = outer.bracket if owner is None else bracket_here()
+        self.bracket: Any = bracket
+        """What the calls in it are reported in by hand, if they are."""
         self._change = change
         self._captured_in = captured_in
         self._around = NOBODY if outer is None or outer is nobody else outer.now()
@@ -140,10 +147,19 @@ def current() -> Attribution:
     return frame.now()
 
 
-def enter(change: Change, opened_by: Any = None) -> Frame:
+def bracket_here() -> Any:
+    """What the calls here are reported in by hand, `None` where they are not. Never raises."""
+    frame = in_force.get()
+    bracket = frame.bracket
+    if bracket is not None and (frame.closed or bracket.ended):
+        bracket = frame.still_open().bracket if frame.closed else None
+    return bracket
+
+
+def enter(change: Change, opened_by: Any = None, bracket: Any = None) -> Frame:
     """Open a scope in this context: `change` makes its attribution of the one around it."""
     here = in_force.get()
-    frame = Frame(here.still_open() if here.closed else here, change, opened_by=opened_by)
+    frame = Frame(here.still_open() if here.closed else here, change, opened_by=opened_by, bracket=bracket)
     in_force.set(frame)
     return frame
 

@@ -28,6 +28,7 @@ from spanledger.attributes import (
     type_of,
     usage_attributes,
 )
+from spanledger.context.scope import bracket_here
 from spanledger.guard import failed
 from spanledger.instrumentation.answer import Answer, moment, without_usage
 from spanledger.instrumentation.engine import Engine
@@ -37,6 +38,7 @@ from spanledger.instrumentation.telemetry import SCOPE
 from spanledger.model import NOBODY, UNPRICED, Attribution, Cost, Usage, UsageRecord, at, record_id_at, record_id_for
 from spanledger.pricing.offer import context_of
 from spanledger.pricing.places import models_of
+from spanledger.recording.bracket import Heard
 from spanledger.recording.telling import Telling
 from spanledger.usage.paths import at_path, decoded, plain, text
 from spanledger.usage.stated import header_cost
@@ -50,11 +52,11 @@ class Call:
     """A call under way. It opens its span when made; `succeeded`, `failed`, … end it, and only the first counts."""
 
     __slots__ = (
-        "_answer", "_around", "_attribution", "_borrowed", "_claim", "_context", "_cost", "_duration_ns", "_engine",
-        "_error_type", "_final", "_first", "_first_chunk_ns", "_gaps", "_inside", "_last_chunk_ns", "_many",
-        "_measures", "_model", "_own_span", "_placed", "_reported", "_request", "_server", "_span", "_started_ns",
-        "_stated", "_status", "_stream", "_streaming", "_t0", "_token", "_usage", "active", "attempts", "decode",
-        "hides_usage", "is_traced_inside", "leave", "plan", "response", "silent", "tail",
+        "_answer", "_around", "_attribution", "_borrowed", "_bracket", "_claim", "_context", "_cost", "_duration_ns",
+        "_engine", "_error_type", "_final", "_first", "_first_chunk_ns", "_gaps", "_inside", "_last_chunk_ns",
+        "_many", "_measures", "_model", "_own_span", "_placed", "_reported", "_request", "_server", "_span",
+        "_started_ns", "_stated", "_status", "_stream", "_streaming", "_t0", "_token", "_usage", "active", "attempts",
+        "decode", "hides_usage", "is_traced_inside", "leave", "plan", "response", "silent", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +73,7 @@ class Call:
         self.plan = plan
         self._server = server
         self._attribution = attribution
+        self._bracket = bracket_here()
         self._request: Mapping[str, Any] | None = request
         self.active = True
         """Whether the SDK's method has not returned yet."""
@@ -389,6 +392,8 @@ class Call:
             operation = self.plan.endpoint.operation
             engine.others.told(self._server.provider, operation, answer.values.get("id"), elsewhere=self.silent)
         self._end_span()
+        if self._bracket is not None and self._reported:
+            self._bracket.heard.append(Heard(self._usage, self._cost, failed=status == "error"))
         self._final = not pending
         engine.record(self.settle, settles=not pending)
         self._let_others_tell(status)
@@ -486,7 +491,9 @@ class Call:
         """Record the call's metrics; its record, `None` where the call only fetched what is recorded already."""
         if self._measures:
             self._measure()
-        return Telling(self._record(), within=self._around, final=self._final) if self._reported else None
+        if not self._reported:
+            return None
+        return Telling(self._record(), within=self._around, final=self._final, bracket=self._bracket)
 
     def _measure(self) -> None:
         telemetry, context, attributes = self._engine.telemetry, self._context, self._identity()

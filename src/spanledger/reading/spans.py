@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -15,7 +16,7 @@ from opentelemetry import baggage
 from opentelemetry.sdk.trace import ReadableSpan
 
 from spanledger.attributes import Written, add_to, attribution_attributes, cost_attributes
-from spanledger.context.scope import current
+from spanledger.context.scope import bracket_here, current
 from spanledger.conventions import COST_STATUS, EMBEDDINGS, REQUEST_MODEL
 from spanledger.guard import failed
 from spanledger.model import NOBODY, Attribution, Cost, UsageRecord
@@ -89,6 +90,7 @@ class _Open:
     __slots__ = (
         "attribution",
         "baggage",
+        "bracket",
         "calls",
         "claim",
         "costed",
@@ -110,6 +112,7 @@ class _Open:
         self.within = within
         """The nearest model span around it."""
         self.attribution: Attribution = NOBODY
+        self.bracket: Any = None
         self.baggage: Mapping[str, object] = {}
         """What came in with the request, and may have been copied onto the span."""
         self.inner = False
@@ -192,7 +195,7 @@ class Spans:
         if around is not None:
             within = _place(parent) if around.model else around.within
         entry = _Open(dialect, within)
-        entry.attribution, entry.baggage = current(), carried
+        entry.attribution, entry.baggage, entry.bracket = current(), carried, bracket_here()
         if dialect is not None:
             self._begin(entry, dialect, span, attributes)
         elif scope == OURS:
@@ -254,6 +257,8 @@ class Spans:
         if entry.inner:
             self._note("inside_ours")
             return
+        if entry.bracket is not None:
+            telling = partial(_in_bracket, entry.bracket, telling)
         with self._lock:
             if entry.calls:
                 entry.deferred = telling
@@ -477,6 +482,11 @@ def _write_onto(span: ReadableSpan, attributes: dict[str, Any]) -> None:
 
 def _place(context: Any) -> Place:
     return context.trace_id, context.span_id
+
+
+def _in_bracket(bracket: Any, telling: Callable[[], Telling | None]) -> Telling | None:
+    told = telling()
+    return None if told is None else replace(told, bracket=bracket)
 
 
 def _as_is(telling: Telling | None) -> Telling | None:

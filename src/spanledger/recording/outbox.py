@@ -1,7 +1,8 @@
 """One SQLite file per process, in which every record waits until each sink has taken it.
 
 WAL, full sync, one connection per file. Rows are numbered; each sink has a cursor, and a row goes when every cursor of
-its file has passed it. For a sink a row is *pending* (after its cursor), *leased* (in a batch that was sent and not
+its file has passed it. A row that is not final yet stands beside that order: it takes its place, a new one at the end,
+when it becomes final. For a sink a row is *pending* (after its cursor), *leased* (in a batch that was sent and not
 answered yet; what is in that batch never changes), *delivered* (before its cursor) or *dead* (refused for good, kept
 with the reason). The process holds a lease on its file, so that a file without one belongs to nobody and can be adopted
 by whoever is alive.
@@ -60,11 +61,12 @@ _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 _WAITING: Final = (
     "SELECT seq, crc, body FROM records, (SELECT seq AS taken, leased FROM cursors WHERE sink = ?1)"
-    " WHERE seq > taken AND seq < coalesce((SELECT min(seq) FROM records WHERE settle_at > 0), 9223372036854775807)"
+    " WHERE seq > taken AND settle_at = 0"
     " AND (leased <= taken OR seq <= leased) ORDER BY seq LIMIT ?2"
 )
 _TAKEN: Final = "UPDATE cursors SET seq = max(seq, ?), parts = 0, attempts = 0, reason = NULL WHERE sink = ?"
-_GONE: Final = "DELETE FROM records WHERE seq <= (SELECT min(seq) FROM cursors)"
+_GONE: Final = "DELETE FROM records WHERE settle_at = 0 AND seq <= (SELECT min(seq) FROM cursors)"
+_OPEN: Final = "SELECT seq FROM records WHERE settle_at > 0"
 
 
 DAMAGED: Final = "the row is damaged: its checksum is wrong"
@@ -227,7 +229,8 @@ class Outbox:
             connection = _connect(path, full_sync=True)
             version = _brought_up_to_date(connection)
             if version:  # nobody is left who could tell more of its records
-                connection.execute("UPDATE records SET settle_at = 0 WHERE settle_at > 0")
+                with _Transaction(connection):
+                    _settle(connection, _OPEN)
         except (sqlite3.Error, OSError):
             if connection is not None:
                 connection.close()
@@ -265,19 +268,14 @@ class Outbox:
         return int(pages - free + 2 * more // _PAGE + 8) >= int(most)
 
     def settle(self, record_ids: Iterable[str]) -> None:
-        """These rows are final, and those that nobody has settled for long: a row that isn't holds up all after it."""
+        """These rows are final, and those that nobody has settled for long."""
         with in_sqlite, self._lock, self._transaction() as connection:
-            connection.executemany(
-                "UPDATE records SET settle_at = 0 WHERE record_id = ? AND settle_at > 0",
-                [(each,) for each in record_ids],
-            )
-            connection.execute(
-                "UPDATE records SET settle_at = 0 WHERE settle_at > 0 AND settle_at < ?",
-                (time.time_ns() - _FORGOTTEN_NS,),
-            )
+            for each in record_ids:
+                _settle(connection, f"{_OPEN} AND record_id = ?", each)
+            _settle(connection, f"{_OPEN} AND settle_at < ?", time.time_ns() - _FORGOTTEN_NS)
 
     def waiting(self, sink: str, most: int) -> list[Entry]:
-        """The next final rows this sink has not taken, in order; a row that isn't final holds up those after it.
+        """The next final rows this sink has not taken, in order.
 
         A row whose checksum is wrong is put aside as dead.
         """
@@ -378,7 +376,7 @@ class Outbox:
                 return _count(self._connection, "records")
             words = tuple(sinks)
             (number,) = self._connection.execute(
-                "SELECT count(*) FROM records WHERE seq >"
+                "SELECT count(*) FROM records WHERE settle_at > 0 OR seq >"
                 f" (SELECT min(seq) FROM cursors WHERE sink IN ({', '.join('?' * len(words))}))",
                 words,
             ).fetchone()
@@ -515,6 +513,17 @@ def id_in(body: str) -> str:
 def _count(connection: sqlite3.Connection, table: str) -> int:
     (number,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     return int(number)
+
+
+def _settle(connection: sqlite3.Connection, which: str, *values: object) -> None:
+    """Make the rows final that a query names: cursors may have passed their old place."""
+    seqs = connection.execute(which, values).fetchall()
+    connection.executemany(
+        "INSERT INTO records (record_id, settle_at, crc, body)"
+        " SELECT record_id, 0, crc, body FROM records WHERE seq = ?",
+        seqs,
+    )
+    connection.executemany("DELETE FROM records WHERE seq = ?", seqs)
 
 
 def _delete(connection: sqlite3.Connection, record_ids: Iterable[str]) -> bool:

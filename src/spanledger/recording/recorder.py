@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from spanledger.context.scope import forget_scopes
 from spanledger.guard import failed, log
 from spanledger.model import UsageRecord
+from spanledger.recording.bracket import Bracket
 from spanledger.recording.files import forget_leases
 from spanledger.recording.forking import in_sqlite
 from spanledger.recording.leaving import commit_on_sigterm, leave_late
@@ -49,9 +50,10 @@ class Recorder:
         """Records this process has committed to its outbox."""
         return self._writer.committed
 
-    def record(self, build: Callable[[], UsageRecord | Telling | None], *, settles: bool = True) -> None:
+    def record(self, build: Callable[[], UsageRecord | Telling | Bracket | None], *, settles: bool = True) -> None:
         """Keep the record that `build` makes, or what it says that somebody else tells of a call. Never raises.
 
+        A bracket that it gives has ended.
         `build` runs on the writer's thread.
 
         With durability `sync` it returns after the commit, except on a thread that is committing already.

@@ -23,7 +23,8 @@ _GAP: Final = 1000
 _LEAST: Final = 20
 """Bytes that a row takes at the least: there are no more rows than fit."""
 _COLUMNS: Final = 5
-_NEXT: Final = "SELECT seq, record_id, crc, body FROM records WHERE seq >= ? ORDER BY seq LIMIT 1"
+_NEXT: Final = "SELECT seq, record_id, settle_at, crc, body FROM records WHERE seq >= ? ORDER BY seq LIMIT 1"
+_OPEN: Final = "SELECT seq, record_id, settle_at, crc, body FROM records WHERE settle_at > 0"
 _PARTS: Final = "SELECT sink, parts FROM cursors"
 _DEAD: Final = "SELECT seq, sink, reason, died_at, body FROM dead"
 
@@ -113,8 +114,9 @@ def _read_rows(path: Path) -> Saved:
         parts = {sink: number for sink, number in _readable(connection, _PARTS) if _counts(number)}
         dead = [each for each in _readable(connection, _DEAD) if tuple(map(type, each)) == (int, str, str, int, str)]
         number = min(cursors.values(), default=0) + 1
+        rows = [each for each in _readable(connection, _OPEN) if _counts(each[0]) and each[0] < number]
         last = min(max(numbers, default=0), number + size // _LEAST)
-        rows, damaged = [], 0
+        damaged = 0
         unread: set[int] = set()
         while number <= last + _GAP:
             try:
@@ -125,7 +127,7 @@ def _read_rows(path: Path) -> Saved:
                 continue
             if found is None:
                 break
-            if found[0] >= number and _whole(*found[2:]):
+            if found[0] >= number and _whole(*found[3:]):
                 rows.append(found)
             else:
                 damaged += 1
@@ -135,10 +137,20 @@ def _read_rows(path: Path) -> Saved:
         for seq, values in rows_in(path.read_bytes()):
             if seq in unread and len(values) == _COLUMNS and _whole(*values[3:]):
                 unread.discard(seq)
-                rows.append((seq, values[1], values[3], values[4]))
-    rows = [(seq, name if isinstance(name, str) else id_in(body), crc, body) for seq, name, crc, body in rows]
+                rows.append((seq, *values[1:]))
+    rows = [row for row in rows if _whole(*row[3:])]
     known = {sink: parts.get(sink, 0) for sink, seq in told if cursors[sink] == seq}
-    return Saved(cursors, rows, dead, damaged + len(unread), known)
+    return Saved(cursors, _in_order(rows), dead, damaged + len(unread), known)
+
+
+def _in_order(rows: list[tuple[Any, ...]]) -> list[tuple[int, str, int, str]]:
+    """The rows, those that were not final after all others: cursors may have passed their place."""
+    end = max((row[0] for row in rows), default=0)
+    ordered = [
+        (end + number if open_ else seq, name if isinstance(name, str) else id_in(body), crc, body)
+        for number, (seq, name, open_, crc, body) in enumerate(sorted(rows, key=lambda row: row[0]), 1)
+    ]
+    return sorted(ordered)
 
 
 def _counts(seq: object) -> bool:

@@ -2,17 +2,22 @@
 
 A record waits a moment for other tellers before it is final. What is final is still remembered for a while, so that
 whoever comes late makes no second record.
+
+What an application reports by hand of a stretch of its work (a bracket) is about the calls recorded there: it makes a
+record only where there is none.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Final
 
 from spanledger.model import UsageRecord
+from spanledger.recording.bracket import Bracket
 from spanledger.recording.telling import (
     Facts,
     Rank,
@@ -23,6 +28,7 @@ from spanledger.recording.telling import (
     merged,
     nested,
     overlap,
+    reports,
     same_counts,
     same_request,
 )  # fmt: skip
@@ -30,10 +36,13 @@ from spanledger.recording.telling import (
 WINDOW: Final = 2.0
 """Seconds that a record waits for other tellers. Frameworks end their spans within milliseconds of the SDK's; LiteLLM
 tells from a thread of its own, a little later."""
+HELD: Final = 120.0
+"""Seconds that a record waits for the end of its bracket."""
 MOST_KNOWN: Final = 10_000
 MOST_OPEN: Final = 10_000
 _MOST_LOOKED_AT: Final = 256
 _MOST_TELLERS: Final = 8
+_GONE: Final = object()
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +59,10 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a telling: `recorded`, `merged`, `repeated` (the same span again) or `late` (already final)."""
+    """What became of a telling: `recorded`, `merged`, `repeated` (the same span again) or `late` (already final).
+
+    Of a report by hand also `differs` (from what was recorded) and `summed` (it is of several calls together).
+    """
 
     name: str
     record: UsageRecord | None = None
@@ -71,6 +83,8 @@ class Settling:
         self._clock = clock
         self._known: deque[_Call] = deque()
         self._open: deque[_Call] = deque()
+        self._held: dict[_Call, None] = {}
+        """Open, and in a bracket."""
         self._numberless: deque[_Call] = deque(maxlen=_MOST_LOOKED_AT)
         """Calls of which a teller had no numbers."""
         self._by_response: dict[str, deque[_Call]] = {}
@@ -81,17 +95,26 @@ class Settling:
     @property
     def next_due(self) -> float | None:
         """When the next record becomes final."""
-        return self._open[0].due if self._open else None
+        first = [*islice(self._open, 1), *islice(self._held, 1)]
+        return min((call.due for call in first), default=None)
 
     def admit(self, telling: Telling) -> Outcome:
         """Take in what a teller says."""
         facts, teller = facts_of(telling), telling.record.source
+        if telling.rank is Rank.MANUAL and telling.bracket is not None:
+            return self._admit_report(telling, facts, telling.bracket)
         span = _key(facts.trace_id, facts.span_id)
         known = self._by_span.get(span) if span else None
         again = known is not None and teller in known.told and known.told[teller].span_id == facts.span_id
         if again and telling.rank < Rank.OURS:  # ours tells of each call once
             return Outcome("repeated")
         call, reason, more = self._match(teller, facts)
+        if call is None and telling.bracket is not None:
+            call, reason = self._reported(facts, telling.bracket), "report"
+            if call is None:
+                call = self._reported_otherwise(facts, telling.bracket)
+                if call is not None:
+                    return self._displace(call, telling, facts)
         if call is None:
             return self._new(telling, facts)
         if len(call.told) >= _MOST_TELLERS:
@@ -102,8 +125,96 @@ class Settling:
         if not call.tellings:
             return Outcome("late", dropped=dropped)
         call.tellings.append(telling)
+        return self._merged(call, reason, dropped)
+
+    def _merged(self, call: _Call, reason: str, dropped: tuple[str, ...] = ()) -> Outcome:
         before, call.record = call.record, merged(call.tellings, reason)
         return Outcome("merged", call.record, call, dropped, before)
+
+    # What is reported by hand.
+
+    def _admit_report(self, telling: Telling, facts: Facts, bracket: Bracket) -> Outcome:
+        """Take in what the application says of a bracket. The same report may come again, more complete."""
+        name = telling.record.record_id
+        if name in bracket.reports:
+            described: _Call | None = bracket.reports[name]
+            return self._admit_again(telling, facts, described)
+        if facts.usage.usage_status == "missing" and bracket.calls:
+            return Outcome("repeated")
+        known = [call for call in bracket.calls if telling.record.source not in call.told]
+        fitting = [call for call in known if any(reports(facts, told) for told in call.told.values())]
+        if fitting:
+            call = min(fitting, key=lambda each: _distance(each, facts))
+            return self._describe(telling, facts, bracket, call)
+        others = [call for call in known if any(_may_be_of(facts, told) for told in call.told.values())]
+        if others:
+            summed = _sums_up(facts, others)
+            for each in others if summed else [max(others, key=lambda each: each.due)]:
+                each.told[telling.record.source] = facts
+            bracket.reports[name] = None
+            return Outcome("summed" if summed else "differs")
+        outcome = self._new(telling, facts)
+        bracket.reports[name] = outcome.call
+        return outcome
+
+    def _describe(self, telling: Telling, facts: Facts, bracket: Bracket, call: _Call) -> Outcome:
+        bracket.reports[telling.record.record_id] = call
+        call.told[telling.record.source] = facts
+        if not call.tellings:
+            return Outcome("late")
+        call.tellings.append(telling)
+        return self._merged(call, "report")
+
+    def _admit_again(self, telling: Telling, facts: Facts, call: _Call | None) -> Outcome:
+        if call is None or not call.tellings:
+            return Outcome("repeated" if call is None else "late")
+        source = telling.record.source
+        others = [each for each in call.tellings if each.rank is not Rank.MANUAL]
+        call.told[source] = facts
+        if others and not any(reports(facts, told) for teller, told in call.told.items() if teller != source):
+            if len(others) == len(call.tellings):
+                return Outcome("differs")
+            call.tellings = others
+            return replace(self._merged(call, "report"), name="differs")
+        call.tellings = [telling if each.rank is Rank.MANUAL else each for each in call.tellings]
+        if others:
+            return self._merged(call, "report")
+        before, call.record = call.record, telling.record
+        return Outcome("merged", call.record, call, before=before)
+
+    def _reported(self, facts: Facts, bracket: Bracket) -> _Call | None:
+        """The record of a report that is of this call, which the report was faster than."""
+        calls: list[_Call] = bracket.calls
+        alone = (call for call in calls if len(call.told) == 1)
+        return next((call for call in alone if any(_reported_by(told, facts) for told in call.told.values())), None)
+
+    def _reported_otherwise(self, facts: Facts, bracket: Bracket) -> _Call | None:
+        """The record of a report that must be of this call, for it was under way, and has other counts."""
+        calls: list[_Call] = bracket.calls
+        for call in calls:
+            for told in call.told.values() if call.tellings and len(call.told) == 1 else ():
+                if told.by_hand and _may_be_of(told, facts) and facts.started_at <= told.ended_at:
+                    return call
+        return None
+
+    def _displace(self, call: _Call, telling: Telling, facts: Facts) -> Outcome:
+        """What is recorded stands; of the report only the id is left."""
+        before = call.record
+        assert before is not None  # noqa: S101  # it is open
+        telling = replace(telling, record=replace(telling.record, record_id=before.record_id))
+        call.tellings, call.record = [telling], telling.record
+        call.told[telling.record.source] = facts
+        self._index(call, facts)
+        return Outcome("merged", call.record, call, before=before)
+
+    def release(self, bracket: Bracket) -> None:
+        """A bracket has ended: its records wait for no report any more."""
+        bracket.released = True
+        others = self._others()
+        for call in bracket.calls:
+            if self._held.pop(call, _GONE) is not _GONE:
+                call.due = self._clock() + (WINDOW if others else 0.0)
+                self._open.append(call) if others else self._open.appendleft(call)
 
     def completed(self, outcome: Outcome, record: UsageRecord) -> None:
         """The record of an outcome, with its service and price."""
@@ -122,25 +233,37 @@ class Settling:
 
     def due(self, *, all_of_them: bool = False) -> list[UsageRecord]:
         """The records that are final now."""
-        now, final = self._clock(), []
+        now, ended = self._clock(), []
         while self._open and (all_of_them or len(self._open) > MOST_OPEN or self._open[0].due <= now):
-            call = self._open.popleft()
-            if call.record is not None:
-                final.append(call.record)
+            ended.append(self._open.popleft())
+        while self._held and (all_of_them or len(self._held) > MOST_OPEN or self._first_held().due <= now):
+            ended.append(self._first_held())
+            del self._held[ended[-1]]
+        final = [call.record for call in ended if call.record is not None]
+        for call in ended:
             call.tellings, call.record = [], None
         return final
 
+    def _first_held(self) -> _Call:
+        return next(iter(self._held))
+
     def _new(self, telling: Telling, facts: Facts) -> Outcome:
-        waits = telling.final and (telling.rank < Rank.OURS or self._others())
+        bracket = None if telling.bracket is None or telling.bracket.released else telling.bracket
+        told_by_others = Rank.MANUAL < telling.rank < Rank.OURS
+        waits = telling.final and (told_by_others or self._others() or bracket is not None)
         call = _Call(
             [telling] if waits else [],
             {telling.record.source: facts},
-            self._clock() + WINDOW,
+            self._clock() + (WINDOW if bracket is None else HELD),
             telling.record if waits else None,
         )
+        if telling.bracket is not None:
+            telling.bracket.calls.append(call)
         self._known.append(call)
         self._index(call, facts)
-        if waits:
+        if waits and bracket is not None:
+            self._held[call] = None
+        elif waits:
             self._open.append(call)
         if len(self._known) > MOST_KNOWN:
             self._forget(self._known.popleft())
@@ -275,6 +398,28 @@ def _distance(call: _Call, facts: Facts) -> tuple[bool, bool, float]:
     return not equal, not near, min(abs((each.started_at - facts.started_at).total_seconds()) for each in told)
 
 
+def _reported_by(told: Facts, facts: Facts) -> bool:
+    return told.by_hand and reports(told, facts)
+
+
+def _may_be_of(report: Facts, call: Facts) -> bool:
+    """Whether a report may be of a call, though its counts are others."""
+    writes = call.usage.output_tokens is not None or not report.usage.output_tokens
+    return not call.by_hand and not call.failed and writes and same_request(report, call)
+
+
+def _sums_up(report: Facts, calls: Sequence[_Call]) -> bool:
+    """Whether a report is the sum of several calls."""
+    usages = [next(iter(call.told.values())).usage for call in calls]
+    said = report.usage
+    return (
+        len(calls) > 1
+        and said.input_tokens in (None, sum(each.input_tokens or 0 for each in usages))
+        and said.output_tokens in (None, sum(each.output_tokens or 0 for each in usages))
+        and (said.input_tokens, said.output_tokens) != (None, None)
+    )
+
+
 def _always(_: Facts, __: Facts) -> bool:
     return True
 
@@ -291,11 +436,13 @@ def _same_answer(one: Facts, other: Facts) -> bool:
 
 
 def _same_numbers(one: Facts, other: Facts) -> bool:
+    if one.by_hand or other.by_hand:  # a coincidence
+        return False
     return not (one.response_id and other.response_id) and same_request(one, other) and overlap(one, other)
 
 
 def _same_time(one: Facts, other: Facts) -> bool:
-    if one.response_id and other.response_id:
+    if (one.response_id and other.response_id) or one.by_hand or other.by_hand:
         return False
     lacking = "missing" in (one.usage.usage_status, other.usage.usage_status)
     named = one.models and other.models

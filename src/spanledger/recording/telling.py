@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from spanledger.model import ATTRIBUTION_KEYS, NOBODY, Attribution, Usage, UsageRecord
+from spanledger.model import ATTRIBUTION_KEYS, NOBODY, Attribution, Cost, Usage, UsageRecord
+from spanledger.recording.bracket import Bracket
 
 _MOST_METADATA: Final = 16
 
@@ -21,6 +22,7 @@ _MOST_METADATA: Final = 16
 class Rank(IntEnum):
     """Whose numbers are taken where two tellers differ: the nearer to the wire, the higher."""
 
+    MANUAL = 0
     FRAMEWORK = 1
     GATEWAY = 2
     SDK_LEVEL = 3
@@ -38,6 +40,8 @@ class Telling:
     """Span id (hex) of the nearest model span around it, as the process has seen it."""
     final: bool = True
     """False for a call whose answer is still to come, in another telling: it is kept at once and counted later."""
+    bracket: Bracket | None = None
+    """What the call is reported in by hand."""
 
 
 class Facts(NamedTuple):
@@ -52,6 +56,8 @@ class Facts(NamedTuple):
     started_at: datetime
     ended_at: datetime
     usage: Usage
+    failed: bool
+    by_hand: bool
 
 
 def facts_of(telling: Telling) -> Facts:
@@ -67,6 +73,8 @@ def facts_of(telling: Telling) -> Facts:
         started_at=record.started_at,
         ended_at=record.started_at + timedelta(microseconds=(record.duration_ns or 0) // 1000),
         usage=record.usage,
+        failed=record.status == "error",
+        by_hand=telling.rank is Rank.MANUAL,
     )
 
 
@@ -189,6 +197,22 @@ def encloses(one: Facts, other: Facts) -> bool:
 _JITTER: Final = timedelta(milliseconds=20)
 
 
+def reports(report: Facts, call: Facts) -> bool:
+    """Whether what was reported by hand is the usage of a call: equal, as far as it was said and the call knows it."""
+    if call.failed or not same_provider(report.provider, call.provider):
+        return False
+    if report.provider not in _ANY and not same_model(report.models, call.models):
+        return False
+    said, known = report.usage, call.usage
+    if known.usage_status == "missing":
+        return same_request(report, call)
+    cached = _sums(known.cache_read_tokens, known.cache_write_tokens)
+    return any(each is not None for each in (said.input_tokens, said.output_tokens)) and (
+        (said.input_tokens is None or _close(said.input_tokens, known.input_tokens or 0, cached, 0))
+        and said.output_tokens in (None, known.output_tokens or 0)
+    )
+
+
 # What they say together.
 
 _BETTER: Final = ("missing", "invalid", "estimated", "partial", "reported")
@@ -234,6 +258,9 @@ def merged(tellings: Sequence[Telling], reason: str) -> UsageRecord:
     if priced is not None and priced.cost_source != "provider":
         stands = priced.cost_status in ("priced", "free") and usage == first.usage and not filled.keys() & _PRICED_BY
         priced = priced if stands else None
+    by_hand = next((cost for each in records[1:] if (cost := each.cost) and cost.cost_source == "manual"), None)
+    if by_hand is not None:
+        priced = _beside(by_hand, priced)
     attribution = first.attribution
     for other in records[1:]:
         attribution = _together(attribution, other.attribution)
@@ -270,6 +297,14 @@ def _completed(usage: Usage, other: Usage) -> Usage:
         return usage
     known = {name: value for name in names if (value := getattr(other, name)) is not None}
     return replace(usage, **known) if known else usage
+
+
+def _beside(by_hand: Cost, ours: Cost | None) -> Cost:
+    """The cost that the application states, with ours beside it: it knows of its contract."""
+    if ours is None or ours.cost_pusd is None:
+        return by_hand
+    local = ours.local_cost_pusd if ours.cost_source == "provider" else ours.cost_pusd
+    return by_hand._replace(price_basis=ours.price_basis, local_cost_pusd=local)
 
 
 def _together(first: Attribution, second: Attribution) -> Attribution:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from spanledger import conventions
 from spanledger.guard import failures, log, noted
 from spanledger.model import UsageRecord, row_of
+from spanledger.recording.bracket import Bracket
 from spanledger.recording.losses import Losses
-from spanledger.recording.settling import WINDOW, Settling
+from spanledger.recording.settling import HELD, Settling
 from spanledger.recording.telling import Rank, Telling
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _BATCH: Final = 1000
 EXIT_WAIT: Final = 2.0
 _RETRY: Final = 1.0
 _OBSERVE_WAIT: Final = 1.0
-_WINDOW_NS: Final = round(WINDOW * 1e9)
+_HELD_NS: Final = round(HELD * 1e9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class Plan:
 class Item(NamedTuple):
     """Something for the writer: a record to build, or nothing but somebody who waits."""
 
-    build: Callable[[], UsageRecord | Telling | None] | None
+    build: Callable[[], UsageRecord | Telling | Bracket | None] | None
     settles: bool
     """Of a record: whether it is final. Of nothing: whether all that is open becomes final now."""
     done: threading.Event | None
@@ -234,7 +235,9 @@ class Writer:
         for item in items:
             try:
                 told = item.build() if item.build is not None else None
-                if told is not None:
+                if isinstance(told, Bracket):
+                    self._settling.release(told)
+                elif told is not None:
                     self._admit(told if isinstance(told, Telling) else Telling(told, final=item.settles))
             except Exception as error:  # noqa: BLE001  # one bad record must not take the others along
                 self._lose("unbuildable", 1)
@@ -269,7 +272,8 @@ class Writer:
 
         outcome = self._settling.admit(telling)
         if self._meters is not None and (telling.rank < Rank.OURS or outcome.name == "late"):
-            self._meters.count(conventions.METRIC_SPANS, 1, {conventions.OUTCOME: outcome.name})
+            name = conventions.METRIC_REPORTS if telling.rank is Rank.MANUAL else conventions.METRIC_SPANS
+            self._meters.count(name, 1, {conventions.OUTCOME: outcome.name})
         if outcome.dropped and outcome.record is None:
             self._unwritten.append(Draft("", "", replaces=("", *outcome.dropped)))
         if outcome.record is None:
@@ -277,8 +281,8 @@ class Writer:
         try:
             record = self._plan.finish(outcome.record)
             is_open = outcome.call is not None
-            replaces = (record.record_id, *outcome.dropped) if outcome.name == "merged" else ()
-            settle_at = time.time_ns() + _WINDOW_NS if is_open else 0
+            replaces = (record.record_id, *outcome.dropped) if outcome.before is not None else ()
+            settle_at = time.time_ns() + _HELD_NS if is_open else 0
             draft = Draft.of(row_of(record), settle_at, replaces)
         except Exception:
             self._settling.abandon(outcome)

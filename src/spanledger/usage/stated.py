@@ -46,14 +46,14 @@ HEADERS: Final[Mapping[str, bool]] = {
 def stated_cost(places: tuple[Stated, ...], usage: Any) -> int | None:
     """The cost a usage object states, int pico-USD; `None` if it states none that can be believed."""
     for place in places:
-        amount = _amount(at_path(usage, place.path), place.unit)
-        if amount is None or (amount == 0 and not place.zero):
+        found = amount(at_path(usage, place.path), place.unit)
+        if found is None or (found == 0 and not place.zero):
             continue
         if place.currency and at_path(usage, place.currency) not in (None, "USD"):
             continue
         if place.plus_if and at_path(usage, place.plus_if) is True:
-            amount += _amount(at_path(usage, place.plus), place.unit) or 0
-        return amount
+            found += amount(at_path(usage, place.plus), place.unit) or 0
+        return found
     return None
 
 
@@ -64,13 +64,13 @@ def header_cost(headers: Any) -> int | None:
             continue
         value = headers.get(name)
         found = _HEADER_AMOUNT.fullmatch(value) if isinstance(value, str) else None
-        amount = _amount(found[1], PICO_USD) if found else None
-        if amount or (amount == 0 and zero):
-            return amount
+        cost = amount(found[1], PICO_USD) if found else None
+        if cost or (cost == 0 and zero):
+            return cost
     return None
 
 
-def _amount(value: Any, unit: int) -> int | None:
+def amount(value: Any, unit: int) -> int | None:
     """So many times `unit`, rounded half to even; `None` for what is no amount. A float counts as it is printed."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
         return None

@@ -24,14 +24,14 @@ from spanledger.usage.shapes.openai import (
     SPOKEN,
     TRANSCRIPTION,
 )
-from spanledger.usage.shapes.others import COHERE, LANGCHAIN, OCR
+from spanledger.usage.shapes.others import COHERE, LANGCHAIN, MANUAL, OCR
 
 SHAPES: Final[dict[str, Shape]] = {
     shape.name: shape
     for shape in (
         CHAT, RESPONSES, EMBEDDINGS, IMAGES, PICTURES, TRANSCRIPTION, SPOKEN, SPEECH, MODERATION, REALTIME,
         MESSAGES, COMPACTED, FALLEN_BACK, GENERATE_CONTENT, EMBED_CONTENT, CACHED_CONTENT, GOOGLE_IMAGES, INTERACTIONS,
-        CONVERSE, INVOKE, INVOKE_EMBEDDINGS, COHERE, OCR, LANGCHAIN,
+        CONVERSE, INVOKE, INVOKE_EMBEDDINGS, COHERE, OCR, LANGCHAIN, MANUAL,
     )
 }  # fmt: skip
 

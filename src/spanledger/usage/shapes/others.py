@@ -1,4 +1,4 @@
-"""Cohere, Mistral's OCR, and LangChain's own spelling.
+"""Cohere, Mistral's OCR, LangChain's own spelling, and ours.
 
 Fields: `cohere.types.Usage` of cohere 7.3, `mistralai.models.OCRUsageInfo` of mistralai 3.7,
 `langchain_core.messages.ai.UsageMetadata`.
@@ -6,8 +6,10 @@ Fields: `cohere.types.Usage` of cohere 7.3, `mistralai.models.OCRUsageInfo` of m
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Final
 
+from spanledger.model import Usage
 from spanledger.usage.shape import Shape
 
 COHERE: Final = Shape(
@@ -39,3 +41,9 @@ LANGCHAIN: Final = Shape(
         "output_audio_tokens": ("output_token_details.audio",),
     },
 )
+MANUAL: Final = Shape(
+    name="manual",
+    counts={each.name: (each.name,) for each in fields(Usage) if each.name not in ("usage_status", "other_usage")},
+    requires=(),
+)
+"""What an application reports itself."""

@@ -1,0 +1,102 @@
+"""`track_usage`: a block in which an application calls a model, and says what that used."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from spanledger.attributes import type_of
+from spanledger.context.scope import Frame, enter, leave, merge
+from spanledger.guard import failed
+from spanledger.instrumentation.call import is_cancel
+from spanledger.manual.report import Moment, checked, record_of, whose
+from spanledger.model import Attribution, Cost, Usage, UsageRecord, now_ns, record_id_at
+from spanledger.recording.bracket import Bracket
+
+if TYPE_CHECKING:
+    from spanledger.manual.desk import Desk
+
+
+class Block:
+    """A block under way. What is recorded in it is what the report is about: equal counts make no second call."""
+
+    def __init__(self, desk: Desk | None, said: dict[str, Any]) -> None:
+        checked(said)
+        self._desk = desk
+        self._said = said
+        self._frame: Frame | None = None
+        self.bracket = Bracket()
+        self.record: UsageRecord | None = None
+        """What is reported, with its cost once the block has ended; `None` until something is."""
+
+    def set_usage(self, **said: Any) -> None:
+        """What the call used, and what else is known by now, by the names that `track` takes.
+
+        Raises `TypeError` for a name there is none of.
+        """
+        checked(said)
+        self._said.update(said)
+        try:
+            self._report()
+        except Exception as mistake:  # noqa: BLE001  # a door
+            failed("a report of usage", mistake)
+
+    def __enter__(self) -> Self:
+        """Begin. Never raises."""
+        self._started_ns, self._t0 = now_ns(), time.perf_counter_ns()
+        self._record_id = record_id_at(self._started_ns)
+        self._frame = enter(self._change, self, self.bracket)
+        if self._desk is not None:
+            self._desk.prices.warm()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End, and report. Never raises; the block's own exception goes on."""
+        try:
+            if error is not None and "status" not in self._said:
+                cancelled = is_cancel(error)
+                self._said["status"] = "cancelled" if cancelled else "error"
+                self._said["error_type"] = None if cancelled else type_of(error)
+            self._report(ended=True)
+        except Exception as mistake:  # noqa: BLE001  # a door
+            failed("the usage of a block", mistake)
+        finally:
+            self.bracket.ended = True
+            if self._frame is not None:
+                leave(self._frame)
+            if self._desk is not None:
+                self._desk.ended(self.bracket)
+
+    async def __aenter__(self) -> Self:
+        """Begin. Never raises."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End, and report. Never raises; the block's own exception goes on."""
+        self.__exit__(kind, error, trace)
+
+    def _change(self, outer: Attribution) -> Attribution:
+        return merge(outer, whose(self._said))
+
+    def _report(self, *, ended: bool = False) -> None:
+        duration = time.perf_counter_ns() - self._t0
+        record = record_of(self._said, Moment(self._started_ns, duration), self._record_id)
+        if self._desk is None:
+            self.record = record
+        else:
+            self.record = self._desk.report(record, self.bracket, ended=ended)
+
+
+def heard_cost(bracket: Bracket, usage: Usage) -> Cost | None:
+    """The cost of the calls that were seen in a bracket, if the report is of them all and they are priced."""
+    calls = [each for each in bracket.heard if not each.failed]
+    costs = [each.cost for each in calls if each.cost is not None and each.cost.cost_pusd is not None]
+    total = sum(each.usage.output_tokens or 0 for each in calls)
+    if not calls or len(costs) < len(calls) or usage.output_tokens not in (None, total):
+        return None
+    return costs[0] if len(costs) == 1 else Cost(sum(each.cost_pusd or 0 for each in costs), None, "USD", "local")
