@@ -16,21 +16,24 @@ if TYPE_CHECKING:
         UsageSpanProcessor,
         configure,
         flush,
+        get_usage,
         instrument,
         shutdown,
         track,
         track_usage,
         uninstrument,
+        usage_of,
     )  # fmt: skip
     from spanledger.context.carrier import capture, restore
     from spanledger.context.steps import wrap_aiter, wrap_iter
+    from spanledger.ledger.books import LedgerError
     from spanledger.model import Attribution, Cost, Usage, UsageRecord
 
 _HOMES = {
-    **dict.fromkeys(
-        ("configure", "flush", "instrument", "shutdown", "track", "track_usage", "uninstrument"), "assembly"
-    ),
+    **dict.fromkeys(("configure", "flush", "instrument", "shutdown", "uninstrument"), "assembly"),
+    **dict.fromkeys(("get_usage", "track", "track_usage", "usage_of"), "assembly"),
     **dict.fromkeys(("RecordUsage", "UsageSpanExporter", "UsageSpanProcessor"), "assembly"),
+    "LedgerError": "ledger.books",
     **dict.fromkeys(("capture", "restore"), "context.carrier"),
     **dict.fromkeys(("wrap_aiter", "wrap_iter"), "context.steps"),
     **dict.fromkeys(("Attribution", "Cost", "Usage", "UsageRecord"), "model"),
@@ -39,6 +42,7 @@ _HOMES = {
 __all__ = [
     "Attribution",
     "Cost",
+    "LedgerError",
     "RecordUsage",
     "Usage",
     "UsageRecord",
@@ -48,12 +52,14 @@ __all__ = [
     "capture",
     "configure",
     "flush",
+    "get_usage",
     "instrument",
     "restore",
     "shutdown",
     "track",
     "track_usage",
     "uninstrument",
+    "usage_of",
     "wrap_aiter",
     "wrap_iter",
 ]

@@ -7,7 +7,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,9 +31,11 @@ from spanledger.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from spanledger.manual.block import Block
     from spanledger.manual.desk import Desk
+    from spanledger.manual.response import ResponseUsage
     from spanledger.model import UsageRecord
     from spanledger.reading.spans import Spans
     from spanledger.recording.delivery import Delivery
@@ -55,6 +57,8 @@ class Runtime:
     completion: Completion
     configured: bool = False
     """Whether it was asked for, rather than made for a processor or an exporter."""
+    given: dict[str, Any] = field(default_factory=dict)
+    """The settings that were given by keyword."""
     noticed: Any = None
     """The tracer provider that was looked at last."""
     spans: Spans | None = None
@@ -63,6 +67,7 @@ class Runtime:
     """Takes what the application reports by hand; made for the first report."""
 
 
+_QUESTION_WAIT: Final = 5.0
 _runtime: Runtime | None = None
 _instrumentation: Instrumentation | None = None
 _propagation: Final = Propagation()
@@ -76,28 +81,47 @@ def configure(*, tracer_provider: Any = None, meter_provider: Any = None, **sett
     the global ones are used. Calling it again with other settings replaces them, with the same ones does nothing.
     Raises `TypeError` for a setting there is none of.
     """
-    global _runtime  # noqa: PLW0603  # one runtime per process is what this module is for
     read = read_settings(settings)
     with _lock:
-        if (
-            _runtime is not None
-            and _runtime.configured
-            and _runtime.settings == read
-            and _runtime.providers == (tracer_provider, meter_provider)
-        ):
-            return
-        old, _runtime = _runtime, None
-        if old is not None:
-            old.instrumentation.take_off()
-            old.recorder.shutdown()
-        if not read.enabled:
-            _propagation.use("off")
-            return
-        _runtime = _build(read, tracer_provider, meter_provider)
-        _runtime.configured = True
-        _notice(_runtime)
-        for name in _allowed():
-            _runtime.instrumentation.put_on(name)
+        if _runtime is None or not _runtime.configured or not _is_as(_runtime, read, tracer_provider, meter_provider):
+            _set_up(read, settings, (tracer_provider, meter_provider), _allowed())
+
+
+def extend(*, sinks: Sequence[str] = (), **settings: Any) -> None:
+    """Change some settings of what is set up, and have these sinks too. What is watched stays as it is.
+
+    For those who bring settings along without being asked to set everything up. Raises `TypeError` as `configure` does.
+    """
+    with _lock:
+        old = _running()
+        given = {**(old.given if old is not None else {}), **settings}
+        more = [name for name in sinks if old is None or name not in old.settings.sinks]
+        if more:
+            given["sinks"] = (*(old.settings.sinks if old is not None else ()), *more)
+        read = read_settings(given)
+        if old is not None and not _is_as(old, read, *old.providers):
+            _set_up(read, given, old.providers, old.instrumentation.watched)
+
+
+def _is_as(runtime: Runtime, settings: Settings, tracer_provider: Any, meter_provider: Any) -> bool:
+    return runtime.settings == settings and runtime.providers == (tracer_provider, meter_provider)
+
+
+def _set_up(read: Settings, given: dict[str, Any], providers: tuple[Any, Any], watched: Sequence[str]) -> None:
+    """Put another runtime in the place of the one there is."""
+    global _runtime  # noqa: PLW0603  # one runtime per process is what this module is for
+    old, _runtime = _runtime, None
+    if old is not None:
+        old.instrumentation.take_off()
+        old.recorder.shutdown()
+    if not read.enabled:
+        _propagation.use("off")
+        return
+    _runtime = _build(read, *providers)
+    _runtime.configured, _runtime.given = True, given
+    _notice(_runtime)
+    if watched:
+        _runtime.instrumentation.put_on(*watched)
 
 
 def instrument(*names: str) -> None:
@@ -146,13 +170,18 @@ def track(**said: Any) -> UsageRecord:
     `label`, `metadata`. What is no count makes the usage `invalid`. The first call waits some 0.5 s for the price list.
     Raises `TypeError` for a name there is none of, `ValueError` for a moment or a status that is none.
     """
-    desk = _desk()
-    if desk is None:
+    return track_as(None, said)
+
+
+def track_as(record_id: str | None, said: dict[str, Any]) -> UsageRecord:
+    """The same under a record id that the caller gives: what comes twice is kept once."""
+    here = desk()
+    if here is None:
         from spanledger.manual import report  # noqa: PLC0415  # with the first report
 
         report.checked(said)
-        return report.record_of(said, report.moment_of(said))
-    return desk.track(said)
+        return report.record_of(said, report.moment_of(said), record_id)
+    return here.track(said, record_id)
 
 
 def track_usage(**said: Any) -> Block:
@@ -166,10 +195,10 @@ def track_usage(**said: Any) -> Block:
     """
     from spanledger.manual.block import Block  # noqa: PLC0415  # as above
 
-    return Block(_desk(), said)
+    return Block(desk(), said)
 
 
-def _desk() -> Desk | None:
+def desk() -> Desk | None:
     """Where reports go; `None` if everything is switched off."""
     runtime = _running()
     if runtime is None:
@@ -186,6 +215,65 @@ def _desk() -> Desk | None:
             span_keys=engine.span_keys,
         )
     return runtime.desk
+
+
+def usage_of(response: Any, *, provider: str | None = None, model: str | None = None) -> ResponseUsage:
+    """What an answer of a model SDK, or its JSON, has used: tokens, searches, and the cost by its parts.
+
+    `provider` and `model` where the answer does not tell them: an OpenAI client may have asked somebody else. It is
+    priced as of now. Raises `TypeError` for what is no answer.
+    """
+    from spanledger.manual import response as answers  # noqa: PLC0415  # with the first one
+
+    runtime = _running()
+    prices = prices_of(read_settings()) if runtime is None else runtime.engine.prices
+    return answers.usage_of(response, prices.wait(), provider=provider, model=model)
+
+
+def get_usage(
+    start: datetime | str | None = None,
+    end: datetime | str | None = None,
+    *,
+    by: str | Sequence[str] = (),
+    period: str = "month",
+    timezone: str = "UTC",
+    **where: str | None,
+) -> dict[str, Any]:
+    """What the ledger comes to, from `start` (included) to `end` (not): a plain dictionary for JSON.
+
+    `total_requests`, `total_tokens`, `total_cost` in USD, `current_period`, `by_provider`, `by_model`, `by_<key>` for
+    each key of `by`; `where` names keys and values (`user_id="u1"`, `None` for rows without). `start` and `end` are
+    aware datetimes or texts (`2026-11-01`, `7d`). `period` is `day`, `week`, `month`, `year` in `timezone`, or `30d` and the
+    like. Costs are floats; requests without a price are counted in `unpriced_requests`. What this process has recorded
+    is delivered first, for at most 5 s.
+    Raises `ValueError` for what there is none of, `spanledger.LedgerError` where the ledger can't be read.
+    """
+    from spanledger.ledger import asking  # noqa: PLC0415  # with the first question
+
+    flush(_QUESTION_WAIT)
+    keys = (by,) if isinstance(by, str) else tuple(by)
+    settings = read_settings() if _runtime is None else _runtime.settings
+    return asking.usage(settings.ledger_url, start, end, by=keys, period=period, timezone=timezone, where=where)
+
+
+def ready() -> None:
+    """Wait for the price list, some 0.5 s. Never raises."""
+    runtime = _running()
+    try:
+        if runtime is not None:
+            runtime.engine.prices.wait()
+    except Exception as error:  # noqa: BLE001  # a door
+        failed("the price list", error)
+
+
+def has_sink(name: str) -> bool:
+    """Whether records go to this sink."""
+    return _runtime is not None and name in sink_names(_runtime.settings)
+
+
+def trouble(sink: str) -> str | None:
+    """Why a sink has not taken what waits for it, if that was tried. Never raises."""
+    return None if _runtime is None else _runtime.recorder.trouble(sink)
 
 
 def look(name: str) -> list[Any]:
@@ -419,6 +507,7 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
             others=_others,
             sync=settings.durability == "sync",
             losses=Losses(settings.state_dir / LOSSES),
+            keeps_every=settings.sample_rate,
         )
     )
     engine = Engine(

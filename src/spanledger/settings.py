@@ -46,6 +46,8 @@ class Settings:
     environment: str | None
     batch_size: int
     flush_interval: float
+    sample_rate: int
+    """N, of 1 call in N that the ledger keeps."""
     outbox_max_bytes: int
     propagate: str
     request_user: bool
@@ -124,6 +126,14 @@ def _positive(kind: type[int | float]) -> Callable[[str], Any]:
         return number
 
     return parse
+
+
+def _every(text: str) -> int:
+    """Of a rate, the N of 1 in N."""
+    rate = float(text)
+    if not 0 < rate <= 1:
+        raise ValueError("expected a number above 0 and at most 1")
+    return round(1 / rate)
 
 
 _LEAST_SECRET: Final = 16
@@ -327,6 +337,14 @@ TABLE: Final = (
         parse=_positive(float),
         default=1.0,
         help="Seconds between deliveries.",
+    ),
+    Setting(
+        name="sample_rate",
+        env=("SPANLEDGER_SAMPLE_RATE", "TOKENLEDGER_SAMPLE_RATE"),
+        parse=_every,
+        default=1,
+        help="Share of the calls that the ledger keeps, rounded to 1 in N; a kept row stands for N (`weight`), in every"
+        " sum. Metrics count all calls. Sinks that bill (`usage_api`, `tokentally`, `openmeter`) need 1. Default 1.0.",
     ),
     Setting(
         name="outbox_max_bytes",

@@ -143,9 +143,9 @@ def _sinks(settings: Settings) -> Iterator[Finding]:
         if missing:
             yield Finding(
                 subject=f"sink {name}",
-                says=f"left out: {missing} is not set",
+                says=f"left out: {missing}",
                 well=False,
-                do=f"Set {missing}, or take {name} out of SPANLEDGER_SINKS.",
+                do=f"Set it right, or take {name} out of SPANLEDGER_SINKS.",
             )
 
 

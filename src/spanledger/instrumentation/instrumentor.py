@@ -36,6 +36,11 @@ class Instrumentation:
             if name in self._patches:
                 self._patches[name].take_off()
 
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The providers that are being watched."""
+        return tuple(name for name, patches in self._patches.items() if patches.active)
+
     def look(self, name: str) -> list[Bound]:
         """What is watched of a provider, after importing its SDK."""
         self.put_on(name)

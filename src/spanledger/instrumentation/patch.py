@@ -68,7 +68,7 @@ class Patches:
             *((module, name, None) for module, name in provider.responses_pass),
         )
         """Everything that is wrapped: module, name, and the target if it is one."""
-        self._active = False
+        self.active = False
         self._hooked = False
         self._watched: dict[tuple[str, str], Watched] = {}
         """Our wrappers by module and name: the same ones go on again after they were taken off."""
@@ -85,7 +85,7 @@ class Patches:
 
     def put_on(self) -> None:
         """Watch the SDK from now on, or from its import on."""
-        self._active = True
+        self.active = True
         self._replace_own_tracing()
         if self._hooked:
             if self._provider.imports in sys.modules:
@@ -104,7 +104,7 @@ class Patches:
 
     def take_off(self) -> None:
         """Restore every method; one that somebody has wrapped after us becomes a pass-through."""
-        self._active = False
+        self.active = False
         for name in self._switched:
             if os.environ.get(name) == _OFF:  # what the user has set since stays
                 del os.environ[name]
@@ -149,7 +149,7 @@ class Patches:
 
     def _imported(self, package: Any) -> None:
         """The SDK has been imported, though not all of its modules. Never raises."""
-        if not self._active:
+        if not self.active:
             return
         try:
             self._engine.prices.warm()
@@ -191,7 +191,7 @@ class Patches:
 
     def _patch(self, module: Any, name: str) -> None:
         """Wrap what this module has. Never raises."""
-        if not self._active:
+        if not self.active:
             return
         for place, dotted, target in self._places:
             if place != name:

@@ -64,7 +64,7 @@ def report(
 
     `since` is included, `until` is not. A key that a row lacks is `None`. Raises `ValueError` for an unknown key.
     """
-    keys = [_sql_of(key, connection) for key in by]
+    keys = [sql_of(key, connection) for key in by]
     conditions, values = conditions_of(connection, since, until, where)
     columns = [f"{sql} AS key_{number}" for number, sql in enumerate(keys)]
     statement = f"SELECT {', '.join([*columns, *_MEASURES])} FROM current_costs{conditions}"
@@ -108,10 +108,11 @@ def usd(pico: int) -> str:
 
 def day_of(connection: Asked) -> str:
     """The SQL for the UTC day of a record."""
-    return _sql_of("day", connection)
+    return sql_of("day", connection)
 
 
-def _sql_of(key: str, connection: Asked) -> str:
+def sql_of(key: str, connection: Asked) -> str:
+    """The SQL for a key of a report. Raises `ValueError` for one there is none of."""
     if key not in KEYS:
         raise ValueError(f"there is no key {key!r}; there are {', '.join(KEYS)}")
     if getattr(connection, "dialect", "sqlite") == "postgresql":
@@ -130,9 +131,9 @@ def conditions_of(
             values.append(iso(bound))
     for key, value in where.items():
         if value is None:
-            conditions.append(f"{_sql_of(key, connection)} IS NULL")
+            conditions.append(f"{sql_of(key, connection)} IS NULL")
         else:
-            conditions.append(f"{_sql_of(key, connection)} = ?")
+            conditions.append(f"{sql_of(key, connection)} = ?")
             values.append(value)
     return (f" WHERE {' AND '.join(conditions)}" if conditions else ""), values
 

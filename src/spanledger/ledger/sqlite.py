@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from importlib import resources
@@ -26,7 +27,7 @@ from spanledger.recording.files import Lease
 from spanledger.recording.forking import in_sqlite
 from spanledger.recording.sink import Row, SinkError
 
-MIGRATIONS: Final = ("schema_sqlite.sql", *(f"schema_sqlite_{number}.sql" for number in range(2, 7)))
+MIGRATIONS: Final = ("schema_sqlite.sql", *(f"schema_sqlite_{number}.sql" for number in range(2, 8)))
 """One file per version; version n is what the first n files make."""
 LEASE_WAIT: Final = 2.0
 Answer = TypeVar("Answer")
@@ -291,3 +292,15 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
     connection.row_factory = sqlite3.Row
     return connection
+
+
+@contextmanager
+def nothing() -> Iterator[sqlite3.Connection]:
+    """A ledger without a record, in memory."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    try:
+        migrate(connection)
+        yield connection
+    finally:
+        connection.close()

@@ -31,29 +31,33 @@ class Desk:
     record: Callable[[Callable[[], Any]], None]
     span_keys: tuple[Written, ...]
 
-    def track(self, said: dict[str, Any]) -> UsageRecord:
+    def track(self, said: dict[str, Any], record_id: str | None = None) -> UsageRecord:
         """Record a call that nobody else sees; the record with its price.
 
         Raises `TypeError` for a name there is none of, `ValueError` for a moment or status that is none.
         """
         checked(said)
-        record = record_of(said, moment_of(said))
+        record = record_of(said, moment_of(said), record_id)
         try:
             record = self._shown(self.price(record))
         except Exception as error:  # noqa: BLE001  # a door
             failed("the price of a report", error)
-        self.record(partial(_as_it_is, Telling(record, Rank.MANUAL)))
+        self.take(record, None)
         return record
 
     def report(self, record: UsageRecord, bracket: Bracket, *, ended: bool) -> UsageRecord:
         """Take in what is said of the calls in a bracket so far; the record with what they cost, once it has ended."""
         if ended and not bracket.heard:
             record = self._shown(record if record.cost is not None else self.price(record))
-        self.record(partial(_as_it_is, Telling(_unpriced(record), Rank.MANUAL, bracket=bracket)))
+        self.take(_unpriced(record), bracket)
         if ended and record.cost is None:
             cost = heard_cost(bracket, record.usage)
             return self.price(record) if cost is None else replace(record, cost=cost)
         return record
+
+    def take(self, record: UsageRecord, bracket: Bracket | None) -> None:
+        """Record what is said of a call in a bracket, or of one on its own. Never raises."""
+        self.record(partial(_as_it_is, Telling(record, Rank.MANUAL, bracket=bracket)))
 
     def ended(self, bracket: Bracket) -> None:
         """No more will be said of a bracket. Never raises."""

@@ -108,6 +108,14 @@ class Recorder:
             failed("a shutdown", error)
             return False
 
+    def trouble(self, sink: str) -> str | None:
+        """Why a sink has not taken what is waiting for it, `None` if nothing is or nothing was tried. Never raises."""
+        try:
+            return self._writer.trouble(sink)
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("a look at the outbox", error)
+            return None
+
     def prepare(self) -> None:
         """Make the metrics now: for those whose first record may come when the metrics' provider is gone already."""
         self._make_meters()

@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
+from zlib import crc32
 
 from spanledger import conventions
 from spanledger.guard import failures, log, noted
@@ -51,6 +52,8 @@ class Plan:
     """Whether somebody else tells of model calls in this process, so that ours wait for them."""
     sync: bool
     losses: Losses
+    keeps_every: int = 1
+    """Of how many calls one is kept, with that weight. All are counted."""
 
 
 class Item(NamedTuple):
@@ -280,6 +283,8 @@ class Writer:
             return
         try:
             record = self._plan.finish(outcome.record)
+            if self._plan.keeps_every > 1:
+                record = replace(record, weight=self._plan.keeps_every)
             is_open = outcome.call is not None
             replaces = (record.record_id, *outcome.dropped) if outcome.before is not None else ()
             settle_at = time.time_ns() + _HELD_NS if is_open else 0
@@ -288,9 +293,14 @@ class Writer:
             self._settling.abandon(outcome)
             raise
         self._settling.completed(outcome, record)
-        self._unwritten.append(draft)
+        if replaces or self._is_kept(record):
+            self._unwritten.append(draft)
         if telling.final and not is_open:
             self._unpriced.append(record)
+
+    def _is_kept(self, record: UsageRecord) -> bool:
+        every = self._plan.keeps_every
+        return every == 1 or crc32(record.record_id.encode()) % every == 0
 
     def _write(self) -> None:
         if self._plan.outbox is None:
@@ -386,6 +396,11 @@ class Writer:
             if self._meters is not None:
                 self._meters.count(conventions.METRIC_LOST, count, {conventions.REASON: reason})
             self._plan.losses.add(reason, count)
+
+    def trouble(self, sink: str) -> str | None:
+        """Why a sink has not taken what is waiting for it in the outbox of this process."""
+        outbox = self._outbox
+        return None if outbox is None or not outbox.pending([sink]) else outbox.cursor(sink).reason
 
     def observe(self) -> int:
         """Commit what was queued before, then the number of records waiting."""

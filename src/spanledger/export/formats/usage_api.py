@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from spanledger.recording.sink import Row
 
 PATH: Final = "/api/internal/v1/usages"
 _INPUT_BUCKETS: Final = ("input", "cache_read", "cache_write", "cache_write_long", "input_audio", "input_image")
 _OUTPUT_BUCKETS: Final = ("output", "reasoning", "output_audio", "output_image")
+SHAPE: Final = "usage_api"
+"""What a row's `usage_shape` is whose usage was reported in this API's words."""
 TYPES: Final = (("prompt", "input_tokens", _INPUT_BUCKETS), ("completion", "output_tokens", _OUTPUT_BUCKETS))
 """Type on the wire ← our count, and the buckets whose cost goes with it."""
 
@@ -23,6 +25,9 @@ TYPES: Final = (("prompt", "input_tokens", _INPUT_BUCKETS), ("completion", "outp
 def bodies(row: Row, *, totals: bool = False) -> Iterator[dict[str, str]]:
     """The requests for one record: one for each token type it reports, and one for tools and searches it paid for."""
     metadata = json.loads(row.get("metadata") or "{}")
+    if row.get("usage_shape") == SHAPE:
+        yield from _as_said(row, metadata.get("label"), totals=totals)
+        return
     breakdown: dict[str, int] = json.loads(row.get("cost_breakdown") or "{}")
     message = str(row.get("message_id") or row["record_id"])
     label = metadata.get("label")
@@ -40,6 +45,18 @@ def bodies(row: Row, *, totals: bool = False) -> Iterator[dict[str, str]]:
     counts = [row[field] for _, field, _ in TYPES if row.get(field) is not None]
     if totals and counts:
         yield _body(message, "total", sum(counts), row.get("cost_pusd"), label)
+
+
+def _as_said(row: Row, label: object, *, totals: bool) -> Iterator[dict[str, str]]:
+    """What was reported in this API's own words, in them. A total goes where it is all that is known."""
+    said: list[dict[str, Any]] = json.loads(row.get("raw_usage") or "{}").get("rows", [])
+    for each in said:
+        if each["type"] != "total" or totals or len(said) == 1:
+            yield {
+                "message_id": str(row.get("message_id") or row["record_id"]),
+                **{name: str(each[name]) for name in ("type", "token", "cost") if name in each},
+                **({} if label is None else {"label": str(label)}),
+            }
 
 
 def _body(message: str, kind: str, count: int, pico: int | None, label: object) -> dict[str, str]:

@@ -18,6 +18,8 @@ class Kind:
     make: Callable[[Settings], Sink | Poster]
     needs: str | None = None
     """The setting it can't do without."""
+    bills: bool = False
+    """Whether what it is told becomes a bill: it needs every call."""
 
 
 def _usage_api(settings: Settings) -> Poster:
@@ -62,9 +64,9 @@ def _console(_: Settings) -> Sink:
 
 
 KINDS: Final = {
-    "usage_api": Kind(_usage_api),
-    "tokentally": Kind(_tokentally, needs="tokentally_api_key"),
-    "openmeter": Kind(_openmeter, needs="openmeter_url"),
+    "usage_api": Kind(_usage_api, bills=True),
+    "tokentally": Kind(_tokentally, needs="tokentally_api_key", bills=True),
+    "openmeter": Kind(_openmeter, needs="openmeter_url", bills=True),
     "otlp": Kind(_otlp),
     "jsonl": Kind(_jsonl),
     "console": Kind(_console),
@@ -72,18 +74,20 @@ KINDS: Final = {
 
 
 def lacking(name: str, settings: Settings) -> str | None:
-    """The environment variable that a sink can't do without and that is not set."""
-    needs = KINDS[name].needs
-    if needs is None or getattr(settings, needs):
+    """What a sink can't do without and is not so: an environment variable that is not set, a rate below 1."""
+    kind = KINDS[name]
+    if kind.bills and settings.sample_rate > 1:
+        return f"it bills, and only one call in {settings.sample_rate} is kept (sample_rate)"
+    if kind.needs is None or getattr(settings, kind.needs):
         return None
-    return next(row.env[0] for row in TABLE if row.name == needs)
+    return f"{next(row.env[0] for row in TABLE if row.name == kind.needs)} is not set"
 
 
 def usable(settings: Settings) -> tuple[str, ...]:
     """The sinks that are asked for and have what they need. A warning for each other one."""
     for name in settings.sinks:
         if missing := lacking(name, settings):
-            log.warning("The sink %s is left out: %s is not set. Records go to the others.", name, missing)
+            log.warning("The sink %s is left out: %s. Records go to the others.", name, missing)
     return tuple(name for name in settings.sinks if lacking(name, settings) is None)
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+import requests
 
 from spanledger.export.formats.tokentally import PATH, body
 from spanledger.export.sinks.http import Http
 from spanledger.recording.sink import Row
+
+_MOST_ANSWERS: Final = 256
+answers: Final[dict[str, dict[str, Any]]] = {}
+"""Record id → what TokenTally has answered, for those who wait for it. The oldest go."""
 
 
 class TokenTallySink:
@@ -26,8 +32,19 @@ class TokenTallySink:
 
     def post(self, part: dict[str, Any], key: str) -> None:
         """Send it. Raises `SinkError`."""
-        self._http.post(json.dumps(part), {"Idempotency-Key": key})
+        answer = self._http.post(json.dumps(part), {"Idempotency-Key": key})
+        _keep(key.rpartition("-")[0], answer)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+
+def _keep(record_id: str, answer: requests.Response) -> None:
+    try:
+        told = answer.json()
+    except ValueError:
+        told = {}
+    while len(answers) >= _MOST_ANSWERS:
+        answers.pop(next(iter(answers)), None)
+    answers[record_id] = told if isinstance(told, dict) else {}

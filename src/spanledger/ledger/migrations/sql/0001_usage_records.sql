@@ -118,6 +118,15 @@ CREATE TABLE pruned_days (
     pruned_at TIMESTAMP WITH TIME ZONE NOT NULL
 );
 
+CREATE INDEX usage_records_totals ON usage_records (started_at) INCLUDE (
+  provider, response_model, request_model, weight, cost_status, input_tokens, output_tokens, cost_pusd,
+  user_id, session_id, organization_id, feature, team, project, cost_center
+);
+
+ALTER TABLE usage_records SET (
+  autovacuum_vacuum_insert_scale_factor = 0.005, autovacuum_vacuum_scale_factor = 0.02
+);
+
 CREATE VIEW current_costs AS
 SELECT
   u.*,

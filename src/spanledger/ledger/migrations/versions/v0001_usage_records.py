@@ -72,6 +72,8 @@ def upgrade() -> None:
         sa.Column("cost_usd", sa.Text, nullable=False),
         sa.Column("pruned_at", sa.TIMESTAMP(timezone=True), nullable=False),
     )
+    op.execute(TOTALS)
+    op.execute(OFTEN)
     op.execute(CURRENT_COSTS)
     for name, body in VIEWS:
         op.execute(where_free(name, body))
@@ -95,6 +97,16 @@ def where_free(name: str, body: str) -> str:
     reads = "" if name == events else f" AND (SELECT relkind FROM pg_class WHERE oid = to_regclass('{events}')) = 'v'"
     return f"DO $$ BEGIN\nIF to_regclass('{name}') IS NULL{reads} THEN\nCREATE VIEW {name} AS\n{body};\nEND IF;\nEND $$"
 
+
+TOTALS = """CREATE INDEX usage_records_totals ON usage_records (started_at) INCLUDE (
+  provider, response_model, request_model, weight, cost_status, input_tokens, output_tokens, cost_pusd,
+  user_id, session_id, organization_id, feature, team, project, cost_center
+)"""
+"""What is asked most is answered from it alone: the totals of a period."""
+OFTEN = """ALTER TABLE usage_records SET (
+  autovacuum_vacuum_insert_scale_factor = 0.005, autovacuum_vacuum_scale_factor = 0.02
+)"""
+"""Only of pages that were vacuumed is it known that they need no look."""
 
 CURRENT_COSTS = """CREATE VIEW current_costs AS
 SELECT

@@ -1,0 +1,104 @@
+"""What a session says of tokens, checked, and the record that its parts make together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from spanledger.export.formats.usage_api import SHAPE
+from spanledger.manual.report import Moment, record_of
+from spanledger.model import MOST_OF_A_COUNT, PICO_USD, Cost, UsageRecord
+from spanledger.usage.stated import amount
+
+ALIASES: Final = {"input": "prompt", "output": "completion"}
+CALL: Final = ("prompt", "completion", "total")
+"""Types that are parts of a model call."""
+TOOLS: Final = ("function_call", "tool_usage")
+"""Types that are each something of their own."""
+_BUCKETS: Final = {"prompt": "input", "completion": "output"}
+_TOOL: Final = "execute_tool"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One `usage(...)`."""
+
+    kind: str
+    tokens: int
+    cost: str | None
+    """As it was given."""
+    pusd: int | None
+    label: str | None
+
+    @property
+    def sent(self) -> dict[str, str]:
+        """What the usage API is told of it, but for the message."""
+        found = {"type": self.kind, "token": str(self.tokens)}
+        return found if self.cost is None else {**found, "cost": self.cost}
+
+
+def part_of(tokens: Any, token_type: Any, cost: Any, label: Any) -> Part:
+    """What `usage` was given. Raises `ValueError` that says what is wrong with it."""
+    kind = str(token_type).strip().lower()
+    kind = ALIASES.get(kind, kind)
+    if kind not in (*CALL, *TOOLS):
+        raise ValueError(f"token_type is one of {', '.join((*CALL, *TOOLS, *ALIASES))}, not {token_type!r}")
+    try:
+        count = -1 if isinstance(tokens, bool) else int(tokens)
+        if not isinstance(tokens, str) and count != tokens:
+            count = -1
+    except (TypeError, ValueError, OverflowError):
+        count = -1
+    if not 0 <= count <= MOST_OF_A_COUNT:
+        raise ValueError(f"tokens is a whole number from 0 to {MOST_OF_A_COUNT}, not {tokens!r}")
+    pusd = None if cost is None else amount(cost, PICO_USD)
+    if cost is not None and pusd is None:
+        raise ValueError(f"cost is an amount in USD such as '0.002', not {cost!r}")
+    return Part(kind, count, None if cost is None else _plain(cost), pusd, None if label is None else str(label))
+
+
+def _plain(cost: Any) -> str:
+    """An amount as text: a text as it is, a number without exponent."""
+    return cost.strip() if isinstance(cost, str) else f"{cost:.12f}".rstrip("0").rstrip(".") or "0"
+
+
+def call_record(parts: Mapping[str, Part], model: str | None, moment: Moment, record_id: str) -> UsageRecord:
+    """The record of a model call that is told in parts; what is not told of a total is the other part."""
+    counts = {kind: part.tokens for kind, part in parts.items()}
+    rest = counts.pop("total", None)
+    for known, other in (("prompt", "completion"), ("completion", "prompt")):
+        if rest is not None and known in counts and other not in counts and rest >= counts[known]:
+            counts[other] = rest - counts[known]
+    said: dict[str, Any] = {f"{_BUCKETS[kind]}_tokens": count for kind, count in counts.items()}
+    if rest is not None and not counts:
+        said["other_usage"] = {"total_tokens": rest}
+    label = next((part.label for part in parts.values() if part.label is not None), None)
+    record = record_of({**said, "model": model, "label": label}, moment, record_id)
+    return replace(record, cost=_cost(parts), **_raw([*parts.values()]))
+
+
+def tool_record(part: Part, moment: Moment) -> UsageRecord:
+    """The record of something else that costs: its tokens are no model's, and are kept apart."""
+    said = {"operation": _TOOL, "label": part.label, "other_usage": {f"{part.kind}_tokens": part.tokens}}
+    return replace(record_of(said, moment), cost=_cost({part.kind: part}), **_raw([part]))
+
+
+def _raw(parts: list[Part]) -> dict[str, Any]:
+    return {"raw_usage": {"rows": [part.sent for part in parts]}, "usage_shape": SHAPE}
+
+
+def _cost(parts: Mapping[str, Part]) -> Cost | None:
+    """What the parts state; `None` where none does, `partial` where one of two does."""
+    stated = {kind: part.pusd for kind, part in parts.items() if part.pusd is not None}
+    whole = stated.pop("total", None)
+    if not stated and whole is None:
+        return None
+    if not stated:
+        stated, lacks = {"stated": whole or 0}, False
+    else:
+        lacks = any(kind not in stated for kind in parts if kind != "total")
+    breakdown = {_BUCKETS.get(kind, "stated"): pusd for kind, pusd in stated.items() if pusd}
+    total = sum(stated.values())
+    status = "partial" if lacks else "priced" if total else "free"
+    return Cost(total, breakdown, "USD", "manual", status)

@@ -1,0 +1,63 @@
+"""TokenLedger's trackers: an event becomes a record, at once and for good."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from spanledger import assembly
+from spanledger.compat.tokenledger.event import LLMEvent
+
+
+class TokenTracker:
+    """`get_tracker().track(event)`. What was tracked is on the disk within milliseconds, and delivered from there."""
+
+    def __init__(self) -> None:
+        self.default_metadata: Mapping[str, Any] = {}
+        """Metadata of every event."""
+
+    def track(self, event: LLMEvent) -> None:
+        """Record a call, of whoever is in force here unless the event says otherwise.
+
+        The first one waits some 0.5 s for the price list.
+        """
+        said = event.said()
+        if self.default_metadata:
+            said["metadata"] = {**self.default_metadata, **(said["metadata"] or {})}
+        assembly.track_as(event.event_id, said)
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Deliver everything tracked so far. True if it is home within `timeout` seconds. Never raises."""
+        return assembly.flush(timeout)
+
+    def shutdown(self) -> None:
+        """Deliver everything. Never raises."""
+        assembly.flush()
+
+
+class AsyncTokenTracker:
+    """`(await get_async_tracker()).track_async(event)`."""
+
+    async def track_async(self, event: LLMEvent) -> None:
+        """Record a call; nothing is waited for."""
+        get_tracker().track(event)
+
+    async def flush_async(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109  # it is the flush's own
+        """Deliver everything tracked so far, without holding up the loop. True if it is home in time. Never raises."""
+        return await asyncio.to_thread(assembly.flush, timeout)
+
+
+_TRACKER: Final = TokenTracker()
+_ASYNC: Final = AsyncTokenTracker()
+
+
+def get_tracker() -> TokenTracker:
+    """The tracker of this process."""
+    return _TRACKER
+
+
+async def get_async_tracker() -> AsyncTokenTracker:
+    """The tracker for coroutines, once the price list is there: `track_async` waits for nothing."""
+    await asyncio.to_thread(assembly.ready)
+    return _ASYNC
