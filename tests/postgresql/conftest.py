@@ -26,3 +26,9 @@ def database(postgres, monkeypatch):
     yield postgres.create_database(name)
     postgres.start()
     postgres.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    """The URL of a ledger that is not there yet, of either kind."""
+    return request.getfixturevalue("database") if request.param == "postgresql" else f"sqlite:///{tmp_path}/l/ledger.db"

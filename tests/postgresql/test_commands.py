@@ -36,11 +36,6 @@ models:
 # 10 tokens in, 5 out, at these prices: 20 micro-USD.
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    return request.getfixturevalue("database") if request.param == "postgresql" else f"sqlite:///{tmp_path}/l/ledger.db"
-
-
 def local(pusd):
     return Cost(pusd, {"input": pusd}, "USD", "local", "priced", "an old list")
 

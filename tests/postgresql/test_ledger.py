@@ -26,11 +26,6 @@ from spanledger.recording.sink import SinkError
 from spanledger.recording.survey import survey
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    return request.getfixturevalue("database") if request.param == "postgresql" else f"sqlite:///{tmp_path}/l/ledger.db"
-
-
 @pytest.fixture
 def sink(url):
     made = sink_at(url)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -16,11 +14,13 @@ from typing import Any, NoReturn
 import click
 
 from spanledger.cli.doctor import diagnose
+from spanledger.cli.export import export
 from spanledger.cli.ledger import ledger as ledger_commands
 from spanledger.cli.ledgers import NotWell, WrongUse, ask, ledger_option, period_of, period_options, settings_of
 from spanledger.cli.outbox import outbox
 from spanledger.cli.prices import prices
 from spanledger.cli.reprice import reprice
+from spanledger.cli.sheets import csv_of
 from spanledger.cli.tables import print_findings, print_report
 from spanledger.ledger import queries
 
@@ -70,7 +70,7 @@ def report(by: str, since: str | None, until: str | None, where: Sequence[str], 
     if form == "json":
         click.echo(json.dumps(rows, indent=2))
     elif form == "csv":
-        click.echo(_csv(rows, keys), nl=False)
+        click.echo(csv_of(rows, list(rows[0]) if rows else keys), nl=False)
     else:
         print_report(rows, keys)
 
@@ -128,21 +128,7 @@ def _ask(
     )
 
 
-def _csv(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
-    out = io.StringIO()
-    names = list(rows[0]) if rows else list(keys)
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow(_cell(row[name]) for name in names)
-    return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
-
-
+main.add_command(export)
 main.add_command(ledger_commands)
 main.add_command(outbox)
 main.add_command(prices)
