@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from spanledger.cli.answers import NAMES, check_apart, days_options, tell
 from spanledger.cli.doctor import diagnose
 from spanledger.cli.export import export
 from spanledger.cli.ledger import ledger as ledger_commands
@@ -56,15 +57,31 @@ def run(command: tuple[str, ...]) -> NoReturn:
     os.execve(found, [found, *command], environ)  # noqa: S606  # running the user's command is the purpose
 
 
-@main.command()
+@main.command(epilog=NAMES)
+@click.argument("name", required=False)
 @click.option(
     "--by", "by", default="model", show_default=True, metavar="KEY[,KEY]", help="Keys: " + ", ".join(queries.KEYS) + "."
 )
 @period_options
+@days_options
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @ledger_option
-def report(by: str, since: str | None, until: str | None, where: Sequence[str], form: str, ledger: str | None) -> None:
-    """Calls, tokens and cost by any keys, dearest first."""
+def report(
+    name: str | None,
+    by: str,
+    since: str | None,
+    until: str | None,
+    where: Sequence[str],
+    days: int | None,
+    limit: int | None,
+    form: str,
+    ledger: str | None,
+) -> None:
+    """Calls, tokens and cost by any keys, dearest first; or a report by its name."""
+    check_apart(name)
+    if name is not None:
+        tell(name, days, limit, form, settings_of(ledger))
+        return
     keys = [key.strip() for key in by.split(",") if key.strip()]
     rows = _ask(ledger, keys, since, until, where)
     if form == "json":

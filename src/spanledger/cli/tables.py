@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from spanledger.cli.finding import Finding
-from spanledger.ledger.queries import COUNTS, TOKENS, usd
+from spanledger.ledger.queries import COUNTS, KEYS, TOKENS, usd
 from spanledger.model import ATTRIBUTION_KEYS
 
 _NAMES = {
@@ -47,6 +47,24 @@ def print_report(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
             *(_number(row[name]) for name in numbers),
         )
     _console().print(table)
+
+
+def print_answer(says: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """A table of a named report; `-` where nothing is known."""
+    table = Table(title=escape(says[0].upper() + says[1:]), title_justify="left")
+    for name in columns:
+        text = name in KEYS or name == "of"
+        table.add_column(
+            name.removesuffix("_usd").replace("_", " ") + (" USD" if name.endswith("_usd") else ""),
+            justify="left" if text else "right", no_wrap=not text, overflow="fold",
+        )  # fmt: skip
+    for row in rows:
+        table.add_row(*(escape(_shown(name, row[name])) for name in columns))
+    _console().print(table)
+
+
+def _shown(name: str, value: Any) -> str:
+    return _named(name, value) if value is None or isinstance(value, str) else _number(value)
 
 
 def _named(key: str, value: Any) -> str:
