@@ -21,7 +21,9 @@ _NAMES = {
     "input_tokens": "input", "output_tokens": "output", "cache_read_tokens": "cache read",
     "cache_write_tokens": "cache write", "reasoning_tokens": "reasoning", "cost_usd": "cost USD",
     "unpriced_calls": "unpriced", "partial_calls": "partial", "incomplete_calls": "incomplete",
-    "failed_calls": "failed",
+    "failed_calls": "failed", "total_tokens": "tokens", "average_latency_ms": "latency ms",
+    "tokens_per_call": "tokens per call", "cost_per_token_usd": "USD per token", "cost_per_call_usd": "USD per call",
+    "average_day_usd": "average day USD",
 }  # fmt: skip
 _WIDE = 140
 
@@ -50,16 +52,14 @@ def print_report(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
 
 
 def print_answer(says: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """A table of a named report; `-` where nothing is known."""
+    """A table of a named report; `-` where nothing is known. Counts of what went wrong are left out if all are 0."""
     table = Table(title=escape(says[0].upper() + says[1:]), title_justify="left")
-    for name in columns:
+    shown = [name for name in columns if name not in COUNTS or any(row[name] for row in rows)]
+    for name in shown:
         text = name in KEYS or name == "of"
-        table.add_column(
-            name.removesuffix("_usd").replace("_", " ") + (" USD" if name.endswith("_usd") else ""),
-            justify="left" if text else "right", no_wrap=not text, overflow="fold",
-        )  # fmt: skip
+        table.add_column(_NAMES.get(name, name), justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_shown(name, row[name])) for name in columns))
+        table.add_row(*(escape(_shown(name, row[name])) for name in shown))
     _console().print(table)
 
 
