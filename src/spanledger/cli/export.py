@@ -9,17 +9,19 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import click
 
-from spanledger.cli.formats import FORMATS, loaded_pyarrow
+from spanledger.cli.formats import FORMATS, Page, loaded_pyarrow
 from spanledger.cli.ledgers import NotWell, WrongUse, ledger_option, opened, period_of, period_options, settings_of
 from spanledger.cli.tables import progress
 from spanledger.homes import sync_directory
 from spanledger.ledger.exporting import columns_of, pages
 from spanledger.ledger.queries import count
+from spanledger.ledger.rows import Asked
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -46,13 +48,9 @@ def export(
     target = None if output is None else Path(output)
     names = _columns(columns)
     _check(form, target, force=force)
-    start, end, conditions = period_of(since, until, where)
+    period = period_of(since, until, where)
     with opened(settings_of(ledger)) as asked:
-        try:
-            total = count(asked, since=start, until=end, where=conditions)
-        except ValueError as error:
-            raise WrongUse(str(error)) from None
-        found = pages(asked, names, since=start, until=end, where=conditions)
+        total, found = _found(asked, names, *period)
         with (
             _destination(target, force=force) as out,
             FORMATS[form](out, names) as write,
@@ -61,6 +59,17 @@ def export(
             for page in found:
                 write(page)
                 advance(len(page))
+
+
+def _found(
+    asked: Asked, names: Sequence[str], since: datetime | None, until: datetime | None, where: dict[str, str | None]
+) -> tuple[int, Iterator[Page]]:
+    """How many records there are, and pages of them."""
+    try:
+        total = count(asked, since=since, until=until, where=where)
+    except ValueError as error:
+        raise WrongUse(str(error)) from None
+    return total, pages(asked, names, since=since, until=until, where=where)
 
 
 def _columns(text: str | None) -> tuple[str, ...]:
