@@ -26,6 +26,7 @@ LAYERS = [
     "ledger",
     "testing",
     "assembly",
+    "api",
     "cli",
     "compat",
 ]

@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, Any
 from spanledger.context.scope import attribution
 
 if TYPE_CHECKING:
+    from spanledger.api import get_usage, track, track_usage, usage_of
     from spanledger.assembly import (
         RecordUsage,
         UsageSpanExporter,
         UsageSpanProcessor,
         configure,
         flush,
-        get_usage,
         instrument,
         shutdown,
-        track,
-        track_usage,
         uninstrument,
-        usage_of,
     )  # fmt: skip
     from spanledger.context.carrier import capture, restore
     from spanledger.context.steps import wrap_aiter, wrap_iter
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(("configure", "flush", "instrument", "shutdown", "uninstrument"), "assembly"),
-    **dict.fromkeys(("get_usage", "track", "track_usage", "usage_of"), "assembly"),
+    **dict.fromkeys(("get_usage", "track", "track_usage", "usage_of"), "api"),
     **dict.fromkeys(("RecordUsage", "UsageSpanExporter", "UsageSpanProcessor"), "assembly"),
     "LedgerError": "ledger.books",
     **dict.fromkeys(("capture", "restore"), "context.carrier"),

@@ -31,12 +31,8 @@ from spanledger.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
-    from spanledger.manual.block import Block
     from spanledger.manual.desk import Desk
-    from spanledger.manual.response import ResponseUsage
-    from spanledger.model import UsageRecord
     from spanledger.reading.spans import Spans
     from spanledger.recording.delivery import Delivery
     from spanledger.recording.meters import Meters
@@ -67,7 +63,6 @@ class Runtime:
     """Takes what the application reports by hand; made for the first report."""
 
 
-_QUESTION_WAIT: Final = 5.0
 _runtime: Runtime | None = None
 _instrumentation: Instrumentation | None = None
 _propagation: Final = Propagation()
@@ -93,7 +88,7 @@ def extend(*, sinks: Sequence[str] = (), **settings: Any) -> None:
     For those who bring settings along without being asked to set everything up. Raises `TypeError` as `configure` does.
     """
     with _lock:
-        old = _running()
+        old = running()
         given = {**(old.given if old is not None else {}), **settings}
         more = [name for name in sinks if old is None or name not in old.settings.sinks]
         if more:
@@ -126,7 +121,7 @@ def _set_up(read: Settings, given: dict[str, Any], providers: tuple[Any, Any], w
 
 def instrument(*names: str) -> None:
     """Watch these SDKs (`"openai"`), every one without a name. Raises `ValueError` for a name there is none of."""
-    runtime = _running()
+    runtime = running()
     if runtime is not None:
         _notice(runtime)
         _propagation.use(runtime.settings.propagate)
@@ -162,123 +157,9 @@ def shutdown(timeout: float = 5.0) -> bool:
         return old.recorder.shutdown(timeout)
 
 
-def track(**said: Any) -> UsageRecord:
-    """Record a call that can't be seen; the record, with its price (`cost_usd`).
-
-    `provider` in OpenTelemetry's spelling, `model`, counts and attribution by the ledger's column names
-    (`input_tokens`, `user_id`, …), `cost_usd` where it is known, `started_at` (aware), `duration_ms`, `status`,
-    `label`, `metadata`. What is no count makes the usage `invalid`. The first call waits some 0.5 s for the price list.
-    Raises `TypeError` for a name there is none of, `ValueError` for a moment or a status that is none.
-    """
-    return track_as(None, said)
-
-
-def track_as(record_id: str | None, said: dict[str, Any]) -> UsageRecord:
-    """The same under a record id that the caller gives: what comes twice is kept once."""
-    here = desk()
-    if here is None:
-        from spanledger.manual import report  # noqa: PLC0415  # with the first report
-
-        report.checked(said)
-        return report.record_of(said, report.moment_of(said), record_id)
-    return here.track(said, record_id)
-
-
-def track_usage(**said: Any) -> Block:
-    """A block, sync or async, in which a model is called: it is timed, and what it says is recorded.
-
-    `with track_usage(model=…, provider=…) as call:` takes what `track` takes, and `call.set_usage(input_tokens=…)` what
-    is known later. Calls that are recorded in it are the ones it is about: equal counts add a label and a stated cost
-    to them, other counts change nothing, and where none is recorded the block is a call. `call.record` has the cost
-    once it has ended.
-    Raises `TypeError`, `ValueError` as `track` does.
-    """
-    from spanledger.manual.block import Block  # noqa: PLC0415  # as above
-
-    return Block(desk(), said)
-
-
-def desk() -> Desk | None:
-    """Where reports go; `None` if everything is switched off."""
-    runtime = _running()
-    if runtime is None:
-        return None
-    if runtime.desk is None:
-        from spanledger.manual.desk import Desk  # noqa: PLC0415  # as above
-
-        engine = runtime.engine
-        runtime.desk = Desk(
-            tracer=engine.telemetry.tracer,
-            prices=engine.prices,
-            price=runtime.completion.price,
-            record=engine.record,
-            span_keys=engine.span_keys,
-        )
-    return runtime.desk
-
-
-def usage_of(response: Any, *, provider: str | None = None, model: str | None = None) -> ResponseUsage:
-    """What an answer of a model SDK, or its JSON, has used: tokens, searches, and the cost by its parts.
-
-    `provider` and `model` where the answer does not tell them: an OpenAI client may have asked somebody else. It is
-    priced as of now. Raises `TypeError` for what is no answer.
-    """
-    from spanledger.manual import response as answers  # noqa: PLC0415  # with the first one
-
-    runtime = _running()
-    prices = prices_of(read_settings()) if runtime is None else runtime.engine.prices
-    return answers.usage_of(response, prices.wait(), provider=provider, model=model)
-
-
-def get_usage(
-    start: datetime | str | None = None,
-    end: datetime | str | None = None,
-    *,
-    by: str | Sequence[str] = (),
-    period: str = "month",
-    timezone: str = "UTC",
-    **where: str | None,
-) -> dict[str, Any]:
-    """What the ledger comes to, from `start` (included) to `end` (not): a plain dictionary for JSON.
-
-    `total_requests`, `total_tokens`, `total_cost` in USD, `current_period`, `by_provider`, `by_model`, `by_<key>` for
-    each key of `by`; `where` names keys and values (`user_id="u1"`, `None` for rows without). `start` and `end` are
-    aware datetimes or texts (`2026-11-01`, `7d`). `period` is `day`, `week`, `month`, `year` in `timezone`, or `30d` and the
-    like. Costs are floats; requests without a price are counted in `unpriced_requests`. What this process has recorded
-    is delivered first, for at most 5 s.
-    Raises `ValueError` for what there is none of, `spanledger.LedgerError` where the ledger can't be read.
-    """
-    from spanledger.ledger import asking  # noqa: PLC0415  # with the first question
-
-    flush(_QUESTION_WAIT)
-    keys = (by,) if isinstance(by, str) else tuple(by)
-    settings = read_settings() if _runtime is None else _runtime.settings
-    return asking.usage(settings.ledger_url, start, end, by=keys, period=period, timezone=timezone, where=where)
-
-
-def ready() -> None:
-    """Wait for the price list, some 0.5 s. Never raises."""
-    runtime = _running()
-    try:
-        if runtime is not None:
-            runtime.engine.prices.wait()
-    except Exception as error:  # noqa: BLE001  # a door
-        failed("the price list", error)
-
-
-def has_sink(name: str) -> bool:
-    """Whether records go to this sink."""
-    return _runtime is not None and name in sink_names(_runtime.settings)
-
-
-def trouble(sink: str) -> str | None:
-    """Why a sink has not taken what waits for it, if that was tried. Never raises."""
-    return None if _runtime is None else _runtime.recorder.trouble(sink)
-
-
 def look(name: str) -> list[Any]:
     """What is watched of a provider, after importing its SDK: for `spanledger doctor`."""
-    runtime = _running()
+    runtime = running()
     return [] if runtime is None else runtime.instrumentation.look(name)
 
 
@@ -297,7 +178,7 @@ def pre_instrument() -> None:
             )
             return
         _configure_sdk_if_nobody_does()
-        runtime = _running()
+        runtime = running()
         if runtime is not None:
             _notice(runtime)
     except Exception as error:  # noqa: BLE001  # an exception here would abort all instrumentation
@@ -412,7 +293,7 @@ def _face(name: str) -> Any:
 
             def __init__(self) -> None:
                 super().__init__(_spans, flush)
-                runtime = _running()
+                runtime = running()
                 if runtime is not None:
                     runtime.recorder.prepare()
 
@@ -425,7 +306,7 @@ def _face(name: str) -> Any:
 
             def __init__(self) -> None:
                 super().__init__(_spans, flush)
-                runtime = _running()
+                runtime = running()
                 if runtime is not None:
                     runtime.engine.prices.warm()
 
@@ -466,7 +347,12 @@ def _spans_if_wanted() -> Spans | None:
     return _spans() if _runtime is not None and _runtime.settings.read_spans == "auto" else None
 
 
-def _running() -> Runtime | None:
+def current() -> Runtime | None:
+    """The runtime, if there is one."""
+    return _runtime
+
+
+def running() -> Runtime | None:
     """The runtime, built from the environment if nobody has configured one. `None` if switched off."""
     global _runtime  # noqa: PLW0603  # see configure
     with _lock:

@@ -134,12 +134,22 @@ def test_no_ledger_yet_says_how_to_get_one(home):
     assert "spanledger run" in command("report", expect=1).stderr
 
 
-def test_usage_is_this_months_totals(client, ledger):
+def test_usage_is_what_get_usage_tells(client, tmp_path):
+    with spanledger.attribution(feature="search"):
+        client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])
+    told = spanledger.get_usage(by="feature")
+    assert told["by_feature"] == {"search": {"requests": 1, "tokens": 14, "cost": 0.00010125}} != told["by_model"]
+    assert json.loads(command("usage", "--by", "feature").stdout) == told
+    saved = command("usage", "--by", "feature", "--save", str(tmp_path)).stdout.strip()
+    (path,) = tmp_path.glob("usage_report_????????_??????.json")
+    assert (saved, json.loads(path.read_text(encoding="utf-8"))) == (str(path), told)
+
+
+def test_usage_of_nothing_is_zeros_and_a_period_there_is_none_of_is_wrong_use(client):
     client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])
     spanledger.flush()
-    found = json.loads(command("usage").stdout)
-    assert (found["total"]["calls"], found["total"]["cost_usd"]) == (1, "0.000101250000")
-    assert [(row["provider"], row["model"]) for row in found["by_model"]] == [("openai", "gpt-4o")]
+    assert json.loads(command("usage", "--until", "2020-01-01").stdout)["total_requests"] == 0
+    assert "there is no period 'moon'; there are day, week" in command("usage", "--period", "moon", expect=2).stderr
 
 
 def test_doctor_is_well_where_everything_is(client):

@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +22,7 @@ from spanledger.cli.prices import prices
 from spanledger.cli.reprice import reprice
 from spanledger.cli.sheets import csv_of
 from spanledger.cli.tables import print_findings, print_report
+from spanledger.cli.usage import usage
 from spanledger.ledger import queries
 
 _EXPORTERS = {
@@ -93,26 +93,6 @@ def report(
 
 
 @main.command()
-@click.option("--since", metavar="T", help="From then on. Default: the first of this month.")
-@ledger_option
-def usage(since: str | None, ledger: str | None) -> None:
-    """This month's totals as JSON."""
-    now = datetime.now(UTC)
-    start = since or now.strftime("%Y-%m-01")
-    total = _ask(ledger, [], start, None, ())
-    click.echo(
-        json.dumps(
-            {
-                "since": queries.moment(start, now).isoformat(),
-                "total": total[0] if total else None,
-                "by_model": _ask(ledger, ["provider", "model"], start, None, ()),
-            },
-            indent=2,
-        )
-    )
-
-
-@main.command()
 @click.option(
     "--max-unattributed", "most", metavar="SHARE", help="Fail if more of the last week's calls have no owner: 5%."
 )
@@ -150,3 +130,4 @@ main.add_command(ledger_commands)
 main.add_command(outbox)
 main.add_command(prices)
 main.add_command(reprice)
+main.add_command(usage)

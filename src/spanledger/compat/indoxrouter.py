@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from spanledger import assembly
+from spanledger import api, assembly
 from spanledger.manual.response import CostBreakdown, ResponseUsage
 from spanledger.pricing.hosts import provider_named
 
@@ -96,9 +96,9 @@ class IndoxRouter:
         if ask is None:
             raise ProviderNotFoundError(f"there is no provider {provider!r}; there are {', '.join(_ROUTES)}")
         options = {**options, **({} if self.timeout is None else {"timeout": self.timeout})}
-        with assembly.track_usage(provider=name, model=model) as call:
+        with api.track_usage(provider=name, model=model) as call:
             answer, text, reason = _asked(ask, provider, model, messages, options)
-            used = assembly.usage_of(answer, provider=name, model=model)
+            used = api.usage_of(answer, provider=name, model=model)
             call.set_usage(
                 input_tokens=used.prompt_tokens,
                 output_tokens=used.completion_tokens,
@@ -118,7 +118,7 @@ class IndoxRouter:
 
     def get_usage(self, start_date: Any = None, end_date: Any = None, **where: Any) -> dict[str, Any]:
         """The statistics of the ledger: see `spanledger.get_usage`."""
-        return assembly.get_usage(start_date, end_date, **where)
+        return api.get_usage(start_date, end_date, **where)
 
 
 Ask = Callable[[str, Messages, Mapping[str, Any]], tuple[Any, str, str | None]]

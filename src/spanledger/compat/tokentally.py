@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from spanledger import assembly
+from spanledger import api, assembly
 from spanledger.export.sinks.tokentally import answers
 from spanledger.guard import log
 from spanledger.manual.block import Block
@@ -76,11 +76,11 @@ class TokenTally:
         """
         provider = _provider(model, provider)
         said = {**_said(provider, tokens_in, tokens_out, cost_usd, **more), "model": model, "provider": provider}
-        record = assembly.track(**said)
+        record = api.track(**said)
         assembly.flush(self.timeout)
         answer = answers.pop(record.record_id, None)
-        if answer is None and assembly.has_sink("tokentally"):
-            reason = assembly.trouble("tokentally") or f"no answer within {self.timeout:g} s"
+        if answer is None and api.has_sink("tokentally"):
+            reason = api.trouble("tokentally") or f"no answer within {self.timeout:g} s"
             kind = next((error for start, error in _ERRORS.items() if reason.startswith(start)), TokenTallyError)
             raise kind(f"TokenTally has not taken the record ({reason}); it is kept and sent again")
         return _response(record, answer)
@@ -90,7 +90,7 @@ class TokenTally:
     ) -> TrackedCall:
         """A block in which a model is called; it is timed. What is said in it is sent when it has ended."""
         provider = _provider(model, provider)
-        return TrackedCall(assembly.track_usage(model=model, provider=provider, **_labelled(metadata)), provider)
+        return TrackedCall(api.track_usage(model=model, provider=provider, **_labelled(metadata)), provider)
 
     def close(self) -> None:
         """Send what is left. Never raises."""

@@ -173,7 +173,7 @@ def _together(parts: Sequence[Sums], **named: str | None) -> dict[str, Any]:
 def _anomalies(
     asked: Asked, report: Answer, since: datetime | None, until: datetime | None, limit: int | None
 ) -> list[dict[str, Any]]:
-    """Days on which a user cost more than twice his average day, latest first."""
+    """Days on which a user cost more than twice their average day, latest first."""
     begin = until - timedelta(days=ANOMALY_DAYS) if until else None
     conditions, values = conditions_of(asked, begin, until, {})
     first = since.strftime("%Y-%m-%d") if since else ""
@@ -228,7 +228,7 @@ ANSWERS: Final = {
         ask=_by("feature", "team"),
     ),
     "anomalies": Answer(
-        says=f"days on which a user cost more than twice his average day of the last {ANOMALY_DAYS} days",
+        says=f"days on which a user cost more than twice their average day of the last {ANOMALY_DAYS} days",
         columns=("user_id", "day", "cost_usd", "average_day_usd"),
         days=2,
         most_days=ANOMALY_DAYS,

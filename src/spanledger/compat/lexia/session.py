@@ -14,7 +14,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 
-from spanledger import assembly, conventions
+from spanledger import api, conventions
 from spanledger.compat.lexia.channel import Channel
 from spanledger.compat.lexia.parts import CALL, Part, call_record, part_of, tool_record
 from spanledger.context.scope import enter, leave, merge
@@ -60,7 +60,7 @@ class Session:
         self._step_in()
 
     def _step_in(self) -> None:
-        desk = assembly.desk()
+        desk = api.desk()
         self._frame = enter(partial(_with_message, message=self._message), None, self._bracket)
         attributes = {conventions.ATTRIBUTION[name]: value for name, value in self._message.items()}
         tracer = trace.NoOpTracer() if desk is None else desk.tracer
@@ -113,7 +113,7 @@ class Session:
         self.usage(tokens, "total", cost, label)
 
     def _take(self, part: Part) -> None:
-        desk = assembly.desk()
+        desk = api.desk()
         if desk is None:
             return
         if part.kind not in CALL:
@@ -163,7 +163,7 @@ class Session:
             self._step_out()
             self._bracket.ended = True
             self._span.end()
-            desk = assembly.desk()
+            desk = api.desk()
             if desk is not None:
                 desk.ended(self._bracket)
         except Exception as error:  # noqa: BLE001  # a door

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from spanledger import assembly
+from spanledger import api, assembly
 from spanledger.compat.tokenledger.event import LLMEvent
 
 
@@ -25,7 +25,7 @@ class TokenTracker:
         said = event.said()
         if self.default_metadata:
             said["metadata"] = {**self.default_metadata, **(said["metadata"] or {})}
-        assembly.track_as(event.event_id, said)
+        api.track_as(event.event_id, said)
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Deliver everything tracked so far. True if it is home within `timeout` seconds. Never raises."""
@@ -59,5 +59,5 @@ def get_tracker() -> TokenTracker:
 
 async def get_async_tracker() -> AsyncTokenTracker:
     """The tracker for coroutines, once the price list is there: `track_async` waits for nothing."""
-    await asyncio.to_thread(assembly.ready)
+    await asyncio.to_thread(api.ready)
     return _ASYNC
