@@ -42,6 +42,7 @@ bench: install ## What watching a call costs, beside the bare SDK and a peer.
 	$(BIN)/python benchmarks/scopes.py
 	$(BIN)/python benchmarks/spans.py
 	$(BIN)/python benchmarks/deliveries.py
+	$(BIN)/python benchmarks/totals.py
 	$(BIN)/python benchmarks/calls.py
 
 lint: install ## Style.

@@ -33,7 +33,7 @@ import spanledger
 from spanledger import assembly
 from deliveries import record
 spanledger.configure({settings})
-runtime = assembly._running()
+runtime = assembly.running()
 runtime.recorder.record(lambda: record(0))
 runtime.recorder.flush(5)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
