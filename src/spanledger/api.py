@@ -131,6 +131,12 @@ def has_sink(name: str) -> bool:
     return runtime is not None and name in sink_names(runtime.settings)
 
 
+def deliver(sink: str, timeout: float) -> bool:
+    """Deliver to this sink what was recorded before. True if it has it within `timeout` seconds. Never raises."""
+    runtime = current()
+    return runtime is None or runtime.recorder.flush(timeout, sink)
+
+
 def trouble(sink: str) -> str | None:
     """Why a sink has not taken what waits for it, if that was tried. Never raises."""
     runtime = current()

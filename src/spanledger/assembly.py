@@ -64,6 +64,8 @@ class Runtime:
 
 
 _runtime: Runtime | None = None
+_brought: Final[dict[str, Any]] = {}
+"""Settings that were brought along by `extend`."""
 _instrumentation: Instrumentation | None = None
 _propagation: Final = Propagation()
 _lock: Final = threading.RLock()
@@ -76,25 +78,32 @@ def configure(*, tracer_provider: Any = None, meter_provider: Any = None, **sett
     the global ones are used. Calling it again with other settings replaces them, with the same ones does nothing.
     Raises `TypeError` for a setting there is none of.
     """
-    read = read_settings(settings)
     with _lock:
+        if settings.get("sinks") is not None and "sinks" in _brought:
+            asked = settings["sinks"].split(",") if isinstance(settings["sinks"], str) else settings["sinks"]
+            settings["sinks"] = (*asked, *_brought["sinks"])
+        settings = {**_brought, **settings}
+        read = read_settings(settings)
         if _runtime is None or not _runtime.configured or not _is_as(_runtime, read, tracer_provider, meter_provider):
             _set_up(read, settings, (tracer_provider, meter_provider), _allowed())
 
 
 def extend(*, sinks: Sequence[str] = (), **settings: Any) -> None:
-    """Change some settings of what is set up, and have these sinks too. What is watched stays as it is.
+    """Change some settings of what is set up, now and whenever it is set up again, and have these sinks too.
 
-    For those who bring settings along without being asked to set everything up. Raises `TypeError` as `configure` does.
+    What is watched stays as it is. For those who bring settings along without being asked to set everything up.
+    Raises `TypeError` as `configure` does.
     """
     with _lock:
         old = running()
-        given = {**(old.given if old is not None else {}), **settings}
-        more = [name for name in sinks if old is None or name not in old.settings.sinks]
-        if more:
-            given["sinks"] = (*(old.settings.sinks if old is not None else ()), *more)
+        _brought.update(settings)
+        if old is None:
+            return
+        if sinks:
+            _brought["sinks"] = tuple(dict.fromkeys((*old.settings.sinks, *sinks)))
+        given = {**old.given, **_brought}
         read = read_settings(given)
-        if old is not None and not _is_as(old, read, *old.providers):
+        if not _is_as(old, read, *old.providers):
             _set_up(read, given, old.providers, old.instrumentation.watched)
 
 
@@ -146,6 +155,7 @@ def shutdown(timeout: float = 5.0) -> bool:
     global _runtime  # see configure
     with _lock:
         old, _runtime = _runtime, None
+        _brought.clear()
         if old is None:
             return True
         try:

@@ -77,7 +77,7 @@ class TokenTally:
         provider = _provider(model, provider)
         said = {**_said(provider, tokens_in, tokens_out, cost_usd, **more), "model": model, "provider": provider}
         record = api.track(**said)
-        assembly.flush(self.timeout)
+        api.deliver("tokentally", self.timeout)
         answer = answers.pop(record.record_id, None)
         if answer is None and api.has_sink("tokentally"):
             reason = api.trouble("tokentally") or f"no answer within {self.timeout:g} s"

@@ -60,7 +60,8 @@ class Block:
                 cancelled = is_cancel(error)
                 self._said["status"] = "cancelled" if cancelled else "error"
                 self._said["error_type"] = None if cancelled else type_of(error)
-            self._report(ended=True)
+            if self._frame is not None and not self._frame.closed:  # a forked child has none: the parent reports
+                self._report(ended=True)
         except Exception as mistake:  # noqa: BLE001  # a door
             failed("the usage of a block", mistake)
         finally:

@@ -154,7 +154,10 @@ def _whole(count: Any) -> Any:
 
 
 def _nanoseconds(milliseconds: Any) -> int | None:
-    return None if milliseconds is None else max(0, round(milliseconds * _NS))
+    try:
+        return None if milliseconds is None else max(0, round(milliseconds * _NS))
+    except (TypeError, ValueError, OverflowError):  # no number, or none that is one
+        return None
 
 
 def _reasons(reasons: Any) -> tuple[str, ...] | None:

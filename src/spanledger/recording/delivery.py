@@ -102,11 +102,12 @@ class Delivery:
         for courier in self._couriers:
             courier.wake(waiting)
 
-    def drain(self, timeout: float) -> bool:
-        """Deliver what is there now. True if every sink has taken everything within `timeout` seconds."""
+    def drain(self, timeout: float, sink: str | None = None) -> bool:
+        """Deliver what is there now. True if every sink, or this one, has taken everything within `timeout` seconds."""
         until = time.monotonic() + timeout
-        errands = [Errand(self._clock() + timeout) for _ in self._couriers]
-        for courier, errand in zip(self._couriers, errands, strict=True):
+        couriers = [courier for courier in self._couriers if sink in (None, courier.name)]
+        errands = [Errand(self._clock() + timeout) for _ in couriers]
+        for courier, errand in zip(couriers, errands, strict=True):
             courier.run(errand)
         for errand in errands:
             errand.done.wait(max(0.0, until - time.monotonic()))

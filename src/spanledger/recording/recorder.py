@@ -76,13 +76,13 @@ class Recorder:
         """Move one of our counters by one, on the writer's thread. Never raises."""
         self.later(lambda: self._make_meters().count(name, 1, attributes))
 
-    def flush(self, timeout: float = 10.0) -> bool:
-        """Commit and deliver what was recorded before. True if all sinks have it within `timeout` seconds.
+    def flush(self, timeout: float = 10.0, sink: str | None = None) -> bool:
+        """Commit and deliver what was recorded before, to all sinks or to this one.
 
-        Never raises.
+        True if it is there within `timeout` seconds. Never raises.
         """
         try:
-            return self._writer.flush(timeout)
+            return self._writer.flush(timeout, sink)
         except Exception as error:  # noqa: BLE001  # a door
             failed("a flush", error)
             return False

@@ -209,7 +209,10 @@ def reports(report: Facts, call: Facts) -> bool:
     cached = _sums(known.cache_read_tokens, known.cache_write_tokens)
     return any(each is not None for each in (said.input_tokens, said.output_tokens)) and (
         (said.input_tokens is None or _close(said.input_tokens, known.input_tokens or 0, cached, 0))
-        and said.output_tokens in (None, known.output_tokens or 0)
+        and (
+            said.output_tokens is None
+            or _close(said.output_tokens, known.output_tokens or 0, {0, known.reasoning_tokens or 0}, 0)
+        )
     )
 
 

@@ -110,14 +110,14 @@ class Writer:
         if self._stopped and not self.here:  # nobody is left to take it, but perhaps whoever is at the end of it all
             self._take_all(wait=0)
 
-    def flush(self, timeout: float) -> bool:
-        """Commit and deliver what was queued before."""
+    def flush(self, timeout: float, sink: str | None = None) -> bool:
+        """Commit and deliver what was queued before, to all sinks or to one."""
         deadline = time.monotonic() + timeout
         if self._thread is None and self._plan.outbox is None:
             return True
         if self._stopped:  # what a span exporter hands over while the process ends
             self._take_all(wait=timeout)
-            home = self._delivery is None or self._delivery.drain(timeout)
+            home = self._delivery is None or self._delivery.drain(timeout, sink)
             self._close()
             return home
         for _ in range(2):  # what `later` left to do makes records of its own: those are what the second turn waits for
@@ -127,7 +127,7 @@ class Writer:
                 return False
         if self._failing:
             return False
-        return self._delivery is None or self._delivery.drain(max(0.0, deadline - time.monotonic()))
+        return self._delivery is None or self._delivery.drain(max(0.0, deadline - time.monotonic()), sink)
 
     def commit(self, timeout: float) -> bool:
         """Commit what was queued before."""

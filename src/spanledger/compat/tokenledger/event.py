@@ -11,7 +11,8 @@ from spanledger import conventions
 from spanledger.model import now_ns, record_id_at
 from spanledger.pricing.hosts import provider_named
 
-_STATUSES: Final = ("success", "error", "timeout", "cancelled")
+_STATUSES: Final = {"success": "success", "error": "error", "timeout": "error", "cancelled": "cancelled"}
+"""Their status → ours."""
 _COUNTS: Final = ("input_tokens", "output_tokens", "cached_tokens")
 _OPERATIONS: Final = {
     "chat": conventions.CHAT,
@@ -110,7 +111,7 @@ class LLMEvent:
             "cost_usd": self.cost_usd,
             "duration_ms": self.duration_ms,
             "started_at": self.timestamp and _aware(self.timestamp),
-            "status": "error" if self.status == "timeout" else self.status,
+            "status": _STATUSES.get(self.status, "incomplete"),
             "error_type": self.error_type or ("timeout" if self.status == "timeout" else None),
             "server_address": self.endpoint,
             "metadata": extra or None,
