@@ -42,6 +42,22 @@ def track_as(record_id: str | None, said: dict[str, Any]) -> UsageRecord:
     return here.track(said, record_id)
 
 
+def describe(said: dict[str, Any]) -> UsageRecord | None:
+    """Report a call that has ended in this context, if one with these counts was seen here; else `None`.
+
+    Only where `expect_reports` was called before. Raises as `track` does.
+    """
+    here = desk()
+    return None if here is None else here.describe(said)
+
+
+def expect_reports() -> None:
+    """From now on calls are reported by hand after they have ended: each waits 2 s for that."""
+    runtime = running()
+    if runtime is not None:
+        runtime.engine.reported_after = True
+
+
 def track_usage(**said: Any) -> Block:
     """A block, sync or async, in which a model is called: it is timed, and what it says is recorded.
 

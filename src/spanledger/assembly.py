@@ -123,6 +123,7 @@ def _set_up(read: Settings, given: dict[str, Any], providers: tuple[Any, Any], w
         return
     _runtime = _build(read, *providers)
     _runtime.configured, _runtime.given = True, given
+    _runtime.engine.reported_after = old is not None and old.engine.reported_after
     _notice(_runtime)
     if watched:
         _runtime.instrumentation.put_on(*watched)

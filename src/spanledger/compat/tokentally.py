@@ -59,6 +59,7 @@ class TokenTally:
             raise ValueError(f"an API key of TokenTally begins with {_KEY!r}")
         self.timeout = timeout
         assembly.extend(sinks=("tokentally",), tokentally_api_key=api_key, tokentally_base_url=base_url)
+        api.expect_reports()
 
     def track(
         self,
@@ -76,7 +77,7 @@ class TokenTally:
         """
         provider = _provider(model, provider)
         said = {**_said(provider, tokens_in, tokens_out, cost_usd, **more), "model": model, "provider": provider}
-        record = api.track(**said)
+        record = api.describe(said) or api.track(**said)
         api.deliver("tokentally", self.timeout)
         answer = answers.pop(record.record_id, None)
         if answer is None and api.has_sink("tokentally"):

@@ -38,7 +38,7 @@ from spanledger.instrumentation.telemetry import SCOPE
 from spanledger.model import NOBODY, UNPRICED, Attribution, Cost, Usage, UsageRecord, at, record_id_at, record_id_for
 from spanledger.pricing.offer import context_of
 from spanledger.pricing.places import models_of
-from spanledger.recording.bracket import Heard
+from spanledger.recording.bracket import Bracket, Heard, remember
 from spanledger.recording.telling import Telling
 from spanledger.usage.paths import at_path, decoded, plain, text
 from spanledger.usage.stated import header_cost
@@ -74,6 +74,8 @@ class Call:
         self._server = server
         self._attribution = attribution
         self._bracket = bracket_here()
+        if self._bracket is None and engine.reported_after:
+            self._bracket = Bracket(implicit=True)
         self._request: Mapping[str, Any] | None = request
         self.active = True
         """Whether the SDK's method has not returned yet."""
@@ -393,10 +395,18 @@ class Call:
             engine.others.told(self._server.provider, operation, answer.values.get("id"), elsewhere=self.silent)
         self._end_span()
         if self._bracket is not None and self._reported:
-            self._bracket.heard.append(Heard(self._usage, self._cost, failed=status == "error"))
+            self._heard(self._bracket)
         self._final = not pending
         engine.record(self.settle, settles=not pending)
         self._let_others_tell(status)
+
+    def _heard(self, bracket: Bracket) -> None:
+        """Let those know of the call who are about to report it by hand."""
+        models = self._model, self._answer.values.get("model")
+        failed = self._status == "error"
+        bracket.heard.append(Heard(self._server.provider, models, self._usage, self._cost, failed))
+        if bracket.implicit:
+            remember(bracket)
 
     def _put_right(self, span: Any) -> None:
         """Whose the call is, where somebody has copied something else over it since: baggage of the same names."""

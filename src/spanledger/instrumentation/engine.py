@@ -86,6 +86,8 @@ class Engine:
     """Those who make spans of calls, too; `None` where theirs are not read."""
     shares_spans: bool = False
     """Whether a call of which somebody else makes a span needs none of ours."""
+    reported_after: bool = False
+    """Whether the application reports calls by hand after they have ended."""
     open_streams: dict[Call, None] = field(default_factory=dict)
     """Calls whose stream has not ended. Whoever takes one out is its first end, and the only one that counts."""
     unplaced: set[str] = field(default_factory=set)

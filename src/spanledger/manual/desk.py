@@ -16,8 +16,8 @@ from spanledger.manual.block import heard_cost
 from spanledger.manual.report import checked, moment_of, record_of
 from spanledger.model import UsageRecord
 from spanledger.pricing.loader import Prices
-from spanledger.recording.bracket import Bracket
-from spanledger.recording.telling import Rank, Telling
+from spanledger.recording.bracket import Bracket, forget, recent
+from spanledger.recording.telling import Rank, Telling, facts_heard, facts_of, reports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,22 @@ class Desk:
             failed("the price of a report", error)
         self.take(record, None)
         return record
+
+    def describe(self, said: dict[str, Any]) -> UsageRecord | None:
+        """Report a call that has ended here and was seen; the record with its cost. `None` where none was.
+
+        Raises as `track` does.
+        """
+        checked(said)
+        record = record_of(said, moment_of(said))
+        report = facts_of(Telling(record, Rank.MANUAL))
+        for bracket in reversed(recent.get()):
+            if any(reports(report, facts_heard(heard, report)) for heard in bracket.heard):
+                forget(bracket)
+                found = self.report(record, bracket, ended=True)
+                self.ended(bracket)
+                return found
+        return None
 
     def report(self, record: UsageRecord, bracket: Bracket, *, ended: bool) -> UsageRecord:
         """Take in what is said of the calls in a bracket so far; the record with what they cost, once it has ended."""

@@ -19,18 +19,21 @@ from spanledger.attributes import Written, add_to, attribution_attributes, cost_
 from spanledger.context.scope import bracket_here, current
 from spanledger.conventions import COST_STATUS, EMBEDDINGS, REQUEST_MODEL
 from spanledger.guard import failed
-from spanledger.model import NOBODY, Attribution, Cost, UsageRecord
+from spanledger.model import NOBODY, Attribution, Cost, Usage, UsageRecord
 from spanledger.pricing.hosts import provider_named
 from spanledger.reading.copied import own, said_at_start
 from spanledger.reading.dialect import Dialect
 from spanledger.reading.dialects import MARKS, NAMED, dialect_of
 from spanledger.reading.reader import read, scope_of
+from spanledger.recording.bracket import Heard
 from spanledger.recording.telling import Rank, Telling, bare_models, same_model, stands_for
 
 OURS: Final = "spanledger"
 _MOST: Final = 10_000
 _LONG: Final = 20_000
 _UNKNOWN: Final = object()
+_HEARD: Final = Heard("unknown", (), Usage(), None, failed=False)
+"""A call of which only its span tells, and later."""
 _ANY_MARK: Final = frozenset(MARKS)
 
 Place = tuple[int, int]
@@ -258,6 +261,7 @@ class Spans:
             self._note("inside_ours")
             return
         if entry.bracket is not None:
+            entry.bracket.heard.append(_HEARD)
             telling = partial(_in_bracket, entry.bracket, telling)
         with self._lock:
             if entry.calls:

@@ -254,14 +254,14 @@ class Settling:
         call = _Call(
             [telling] if waits else [],
             {telling.record.source: facts},
-            self._clock() + (WINDOW if bracket is None else HELD),
+            self._clock() + (WINDOW if bracket is None or bracket.implicit else HELD),
             telling.record if waits else None,
         )
         if telling.bracket is not None:
             telling.bracket.calls.append(call)
         self._known.append(call)
         self._index(call, facts)
-        if waits and bracket is not None:
+        if waits and bracket is not None and not bracket.implicit:
             self._held[call] = None
         elif waits:
             self._open.append(call)

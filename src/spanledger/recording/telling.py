@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from spanledger.model import ATTRIBUTION_KEYS, NOBODY, Attribution, Cost, Usage, UsageRecord
-from spanledger.recording.bracket import Bracket
+from spanledger.recording.bracket import Bracket, Heard
 
 _MOST_METADATA: Final = 16
 
@@ -58,6 +58,17 @@ class Facts(NamedTuple):
     usage: Usage
     failed: bool
     by_hand: bool
+
+
+def facts_heard(heard: Heard, around: Facts) -> Facts:
+    """The facts of a call that has ended in a bracket, at the time and place of a report of it."""
+    return around._replace(
+        provider=heard.provider,
+        models=bare_models(*heard.models),
+        usage=heard.usage,
+        failed=heard.failed,
+        by_hand=False,
+    )
 
 
 def facts_of(telling: Telling) -> Facts:
