@@ -550,7 +550,7 @@ COLUMNS: Final = {
     "service_name": "`service.name`, or the setting `app_name`.",
     "service_version": "`service.version`.",
     "environment": "`deployment.environment.name`, or the setting `environment`.",
-    "weight": "Calls that the row stands for. Always 1 in this version; reports multiply by it.",
+    "weight": "Calls that the row stands for: N where `sample_rate` keeps 1 in N, else 1. Reports multiply by it.",
     "raw_usage": "JSON object: the provider's usage object, numbers and names only, so that a row can be priced again.",
     "attempts": "HTTP requests the SDK made for the call, 1 without a retry; `NULL` where it does not tell.",
     "told_by": "JSON list of the scopes that told of the call, in order; `NULL` where it was `source` alone.",
