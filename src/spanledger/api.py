@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from spanledger.assembly import current, flush, prices_of, running, sink_names
+from spanledger.assembly import current, prices_of, running, sink_names
 from spanledger.guard import failed
 from spanledger.settings import read_settings
 
@@ -87,6 +87,7 @@ def desk() -> Desk | None:
             price=runtime.completion.price,
             record=engine.record,
             span_keys=engine.span_keys,
+            engine=engine,
         )
     return runtime.desk
 
@@ -119,14 +120,15 @@ def get_usage(
     each key of `by`; `where` names keys and values (`user_id="u1"`, `None` for rows without). `start` and `end` are
     aware datetimes or texts (`2026-11-01`, `7d`). `period` is `day`, `week`, `month`, `year` in `timezone`, or `30d`
     and the like. Costs are floats; requests without a price are counted in `unpriced_requests`. What this process has
-    recorded is delivered first, for at most 5 s.
+    recorded is delivered first, for at most 5 s, but for calls in blocks that are open.
     Raises `ValueError` for what there is none of, `spanledger.LedgerError` where the ledger can't be read.
     """
     from spanledger.ledger import asking  # noqa: PLC0415  # with the first question
 
-    flush(_QUESTION_WAIT)
-    keys = (by,) if isinstance(by, str) else tuple(by)
     runtime = current()
+    if runtime is not None:
+        runtime.recorder.flush(_QUESTION_WAIT, held=False)
+    keys = (by,) if isinstance(by, str) else tuple(by)
     settings = read_settings() if runtime is None else runtime.settings
     return asking.usage(settings.ledger_url, start, end, by=keys, period=period, timezone=timezone, where=where)
 
@@ -150,7 +152,13 @@ def has_sink(name: str) -> bool:
 def deliver(sink: str, timeout: float) -> bool:
     """Deliver to this sink what was recorded before. True if it has it within `timeout` seconds. Never raises."""
     runtime = current()
-    return runtime is None or runtime.recorder.flush(timeout, sink)
+    return runtime is None or runtime.recorder.flush(timeout, sink, held=False)
+
+
+def refused(sink: str, record_id: str) -> str | None:
+    """Why a sink will never take a record, `None` where it may. Never raises."""
+    runtime = current()
+    return None if runtime is None else runtime.recorder.refused(sink, record_id)
 
 
 def trouble(sink: str) -> str | None:

@@ -107,6 +107,11 @@ def extend(*, sinks: Sequence[str] = (), **settings: Any) -> None:
             _set_up(read, given, old.providers, old.instrumentation.watched)
 
 
+def is_brought(name: str) -> bool:
+    """Whether a setting was given by keyword, to `configure` or `extend`."""
+    return name in _brought or (_runtime is not None and name in _runtime.given)
+
+
 def _is_as(runtime: Runtime, settings: Settings, tracer_provider: Any, meter_provider: Any) -> bool:
     return runtime.settings == settings and runtime.providers == (tracer_provider, meter_provider)
 
@@ -385,6 +390,10 @@ def _build(settings: Settings, tracer_provider: Any, meter_provider: Any) -> Run
     from spanledger.recording.recorder import Recorder  # noqa: PLC0415
     from spanledger.recording.writer import Plan  # noqa: PLC0415
 
+    if settings.sinks:
+        from spanledger.export.sinks.table import say_left_out  # noqa: PLC0415
+
+        say_left_out(settings)
     if settings.sinks or not settings.ledger_url.startswith("sqlite:"):
         for name in sink_names(settings):  # what they import is imported now, and not by the first call
             _sink(name, settings)

@@ -128,11 +128,14 @@ def _positive(kind: type[int | float]) -> Callable[[str], Any]:
     return parse
 
 
+_LEAST_RATE: Final = 0.000001
+
+
 def _every(text: str) -> int:
     """Of a rate, the N of 1 in N."""
     rate = float(text)
-    if not 0 < rate <= 1:
-        raise ValueError("expected a number above 0 and at most 1")
+    if not _LEAST_RATE <= rate <= 1:
+        raise ValueError(f"expected a number from {_LEAST_RATE} to 1")
     return round(1 / rate)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from spanledger import api, assembly
 from spanledger.manual.response import CostBreakdown, ResponseUsage
+from spanledger.model import Usage
 from spanledger.pricing.hosts import provider_named
 
 _MOST_TOKENS: Final = 4096
@@ -89,26 +90,21 @@ class IndoxRouter:
     def chat_completions(self, provider: str, model: str, messages: Messages, **options: Any) -> Response:
         """The answer of a model, with its usage. `options` are the SDK's own.
 
-        Raises `ProviderNotFoundError`, and what the SDK raises.
+        Raises `ProviderNotFoundError`, `IndoxRouterError` for a stream, and what the SDK raises.
         """
         name = provider_named(provider, None)
         ask = _ROUTES.get(name)
         if ask is None:
-            raise ProviderNotFoundError(f"there is no provider {provider!r}; there are {', '.join(_ROUTES)}")
+            raise ProviderNotFoundError(f"there is no provider {provider!r}; there are openai, anthropic, google")
+        if options.get("stream"):
+            raise IndoxRouterError("answers come whole here; for a stream ask the SDK itself, which is counted too")
         options = {**options, **({} if self.timeout is None else {"timeout": self.timeout})}
         with api.track_usage(provider=name, model=model) as call:
             answer, text, reason = _asked(ask, provider, model, messages, options)
             used = api.usage_of(answer, provider=name, model=model)
-            call.set_usage(
-                input_tokens=used.prompt_tokens,
-                output_tokens=used.completion_tokens,
-                cache_read_tokens=used.cache_read_tokens,
-                cache_write_tokens=used.cache_write_tokens,
-                reasoning_tokens=used.reasoning_tokens,
-                web_searches=used.web_search_count,
-                response_model=used.model,
-                finish_reasons=reason,
-            )
+            counts = {each.name: getattr(used.usage, each.name) for each in fields(Usage)}
+            del counts["usage_status"]
+            call.set_usage(**counts, response_model=used.model, finish_reasons=reason)
         return Response(provider, model, text, _view(used), reason, answer)
 
     def chat(self, messages: Messages, model: str, **options: Any) -> Response:
@@ -167,7 +163,8 @@ def _google(model: str, messages: Messages, options: Mapping[str, Any]) -> tuple
     config: Any = {key: value for key, value in options.items() if key != "timeout"}
     if system:
         config["system_instruction"] = system
-    answer: Any = genai.Client().models.generate_content(model=model, contents=spoken, config=config or None)
+    client = genai.Client()  # dropped, it closes its connections
+    answer: Any = client.models.generate_content(model=model, contents=spoken, config=config or None)
     reason = answer.candidates[0].finish_reason if answer.candidates else None
     return answer, answer.text or "", None if reason is None else str(getattr(reason, "value", reason))
 

@@ -24,7 +24,7 @@ _CLAUDE: Final = "claude"
 
 
 class TokenTallyError(Exception):
-    """What was tracked has not reached TokenTally yet. It is in the ledger, and is sent again."""
+    """What was tracked has not reached TokenTally. It is in the ledger; it is sent again unless it was refused."""
 
 
 class RateLimitError(TokenTallyError):
@@ -81,6 +81,9 @@ class TokenTally:
         api.deliver("tokentally", self.timeout)
         answer = answers.pop(record.record_id, None)
         if answer is None and api.has_sink("tokentally"):
+            never = api.refused("tokentally", record.record_id)
+            if never:
+                raise TokenTallyError(f"TokenTally refuses the record for good ({never}); it is in the ledger")
             reason = api.trouble("tokentally") or f"no answer within {self.timeout:g} s"
             kind = next((error for start, error in _ERRORS.items() if reason.startswith(start)), TokenTallyError)
             raise kind(f"TokenTally has not taken the record ({reason}); it is kept and sent again")

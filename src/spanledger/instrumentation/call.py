@@ -75,7 +75,9 @@ class Call:
         self._attribution = attribution
         self._bracket = bracket_here()
         if self._bracket is None and engine.reported_after:
-            self._bracket = Bracket(implicit=True)
+            self._bracket = Bracket(implicit=engine)
+        if self._bracket is not None:
+            self._bracket.begin()
         self._request: Mapping[str, Any] | None = request
         self.active = True
         """Whether the SDK's method has not returned yet."""
@@ -378,9 +380,9 @@ class Call:
         if so_far and self._usage.usage_status == "reported":
             self._usage = replace(self._usage, usage_status="partial")  # so far, and more may have come
         self._stated = self._find_stated() if self._reported else None
+        if self._reported and (span.is_recording() or self._bracket is not None):
+            self._price()
         if span.is_recording():
-            if self._reported:
-                self._price()
             if self._borrowed:
                 add_to(span, self._end_attributes())
             else:
@@ -404,7 +406,7 @@ class Call:
         """Let those know of the call who are about to report it by hand."""
         models = self._model, self._answer.values.get("model")
         failed = self._status == "error"
-        bracket.heard.append(Heard(self._server.provider, models, self._usage, self._cost, failed))
+        bracket.hear(Heard(self._server.provider, models, self._usage, self._cost, failed))
         if bracket.implicit:
             remember(bracket)
 

@@ -24,10 +24,11 @@ _INSERT: Final = (
     " cost_pusd, cost_breakdown, cost_source, cost_status, price_basis, price_multipliers)"
     " SELECT :record_id, 1 + coalesce((SELECT max(number) FROM cost_adjustments WHERE record_id = :record_id), 0),"
     " :now,"
-    " current_cost_pusd, current_cost_status, current_price_basis, :cost_pusd, :cost_breakdown, :cost_source,"
-    " :cost_status, :price_basis, :price_multipliers FROM current_costs WHERE record_id = :record_id"
+    " current_cost_pusd, current_cost_status, current_price_basis, CAST(:cost_pusd AS BIGINT), :cost_breakdown,"
+    " :cost_source, :cost_status, :price_basis, :price_multipliers FROM current_costs WHERE record_id = :record_id"
     " AND current_cost_source IN ('local', 'none')"
-    " AND (coalesce(current_cost_pusd, -1) <> coalesce(:cost_pusd, -1) OR current_cost_status <> :cost_status)"
+    " AND (coalesce(current_cost_pusd, -1) <> coalesce(CAST(:cost_pusd AS BIGINT), -1)"
+    " OR current_cost_status <> :cost_status)"
 )
 
 

@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from spanledger.attributes import type_of
-from spanledger.context.scope import Frame, enter, leave, merge
+from spanledger.context.scope import Frame, bracket_here, enter, leave, merge
 from spanledger.guard import failed
 from spanledger.instrumentation.call import is_cancel
-from spanledger.manual.report import Moment, checked, record_of, whose
+from spanledger.manual.report import SAYS, Moment, checked, record_of, whose
 from spanledger.model import Attribution, Cost, Usage, UsageRecord, now_ns, record_id_at
 from spanledger.recording.bracket import Bracket
 
@@ -24,11 +24,17 @@ class Block:
     def __init__(self, desk: Desk | None, said: dict[str, Any]) -> None:
         checked(said)
         self._desk = desk
-        self._said = said
+        self._first = self._said = said
         self._frame: Frame | None = None
-        self.bracket = Bracket()
+        self._begin()
         self.record: UsageRecord | None = None
         """What is reported, with its cost once the block has ended; `None` until something is."""
+
+    def _begin(self) -> None:
+        self._said = dict(self._said)
+        self._started_ns, self._t0 = now_ns(), time.perf_counter_ns()
+        self._record_id = record_id_at(self._started_ns)
+        self.bracket = Bracket(bracket_here(), whole=True)
 
     def set_usage(self, **said: Any) -> None:
         """What the call used, and what else is known by now, by the names that `track` takes.
@@ -44,8 +50,9 @@ class Block:
 
     def __enter__(self) -> Self:
         """Begin. Never raises."""
-        self._started_ns, self._t0 = now_ns(), time.perf_counter_ns()
-        self._record_id = record_id_at(self._started_ns)
+        if self._frame is not None:  # once more
+            self._said = self._first
+            self._begin()
         self._frame = enter(self._change, self, self.bracket)
         if self._desk is not None:
             self._desk.prices.warm()
@@ -60,7 +67,8 @@ class Block:
                 cancelled = is_cancel(error)
                 self._said["status"] = "cancelled" if cancelled else "error"
                 self._said["error_type"] = None if cancelled else type_of(error)
-            if self._frame is not None and not self._frame.closed:  # a forked child has none: the parent reports
+            forked = self._frame is None or self._frame.closed
+            if not forked and (SAYS & self._said.keys() or not self.bracket.begun):  # what was seen tells of itself
                 self._report(ended=True)
         except Exception as mistake:  # noqa: BLE001  # a door
             failed("the usage of a block", mistake)

@@ -30,6 +30,8 @@ class Desk:
     """The record with its price; waits for the price list, some 0.5 s the first time."""
     record: Callable[[Callable[[], Any]], None]
     span_keys: tuple[Written, ...]
+    engine: object
+    """Whose calls may be described after they have ended."""
 
     def track(self, said: dict[str, Any], record_id: str | None = None) -> UsageRecord:
         """Record a call that nobody else sees; the record with its price.
@@ -54,7 +56,9 @@ class Desk:
         record = record_of(said, moment_of(said))
         report = facts_of(Telling(record, Rank.MANUAL))
         for bracket in reversed(recent.get()):
-            if any(reports(report, facts_heard(heard, report)) for heard in bracket.heard):
+            if bracket.implicit is self.engine and any(
+                reports(report, facts_heard(heard, report)) for heard in bracket.heard
+            ):
                 forget(bracket)
                 found = self.report(record, bracket, ended=True)
                 self.ended(bracket)
@@ -63,7 +67,7 @@ class Desk:
 
     def report(self, record: UsageRecord, bracket: Bracket, *, ended: bool) -> UsageRecord:
         """Take in what is said of the calls in a bracket so far; the record with what they cost, once it has ended."""
-        if ended and not bracket.heard:
+        if ended and not (bracket.heard or bracket.begun):
             record = self._shown(record if record.cost is not None else self.price(record))
         self.take(_unpriced(record), bracket)
         if ended and record.cost is None:

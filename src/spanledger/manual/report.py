@@ -23,6 +23,7 @@ from spanledger.model import (
     now_ns,
     record_id_at,
 )
+from spanledger.pricing.hosts import spelled
 from spanledger.usage.paths import plain
 from spanledger.usage.shape import Reader
 from spanledger.usage.shapes.others import MANUAL
@@ -42,9 +43,13 @@ _OTHERS: Final = (
 )  # fmt: skip
 COLUMNS: Final = frozenset((*_COUNTS, *_WHOSE, *_TEXTS, *_OTHERS))
 """What a report may say."""
+SAYS: Final = frozenset((*_COUNTS, "cost_usd"))
+"""What makes a report one of usage."""
 _WRITES: Final = (conventions.CHAT, conventions.TEXT_COMPLETION, "generate_content")
 """Operations whose usage lacks something without both counts."""
 _NS: Final = 1_000_000
+_LONGEST_NS: Final = 366 * 86_400 * 10**9
+"""Nothing takes longer; a larger number is a mistake."""
 _READER: Final = Reader(MANUAL)
 
 
@@ -94,7 +99,7 @@ def record_of(said: Mapping[str, Any], moment: Moment, record_id: str | None = N
         error_type=str(said.get("error_type") or "error") if status == "error" else None,
         record_id=record_id or record_id_at(moment.started_ns),
         started_at=at(moment.started_ns),
-        provider=str(said.get("provider") or UNKNOWN),
+        provider=spelled(str(said.get("provider") or UNKNOWN)),
         source=SOURCE,
         trace_id=f"{around.trace_id:032x}" if around.is_valid else None,
         parent_span_id=f"{around.span_id:016x}" if around.is_valid else None,
@@ -155,12 +160,13 @@ def _whole(count: Any) -> Any:
 
 def _nanoseconds(milliseconds: Any) -> int | None:
     try:
-        return None if milliseconds is None else max(0, round(milliseconds * _NS))
+        found = None if milliseconds is None else max(0, round(milliseconds * _NS))
     except (TypeError, ValueError, OverflowError):  # no number, or none that is one
         return None
+    return None if found is None or found > _LONGEST_NS else found
 
 
 def _reasons(reasons: Any) -> tuple[str, ...] | None:
     if not reasons:
         return None
-    return (reasons,) if isinstance(reasons, str) else tuple(str(each) for each in reasons)
+    return tuple(str(each) for each in reasons) if isinstance(reasons, (list, tuple)) else (str(reasons),)

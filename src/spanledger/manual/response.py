@@ -70,6 +70,8 @@ class ResponseUsage(NamedTuple):
     usage_status: str
     cost_status: str
     cost_breakdown: CostBreakdown
+    usage: Usage
+    """All of it, as the ledger has it."""
 
 
 _PARTS: Final = {
@@ -118,6 +120,7 @@ def usage_of(
         usage_status=usage.usage_status,
         cost_status=cost.cost_status,
         cost_breakdown=_breakdown(cost),
+        usage=usage,
     )
 
 
@@ -127,7 +130,8 @@ def _read(response: Any) -> tuple[str, Answer]:
         if found is not None and (wanted is None or found == wanted):
             answer = Answer(plan)
             answer.read(response)
-            return provider, answer
+            if answer.raw is not None or path == "object":
+                return provider, answer
     kind = "a mapping" if isinstance(response, Mapping) else type(response).__name__
     raise TypeError(
         f"{kind} is no answer with a usage. It may be one of the OpenAI, Anthropic, Google or Bedrock SDK, or its JSON;"

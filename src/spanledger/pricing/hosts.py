@@ -69,6 +69,11 @@ def provider_at(host: str | None, hosts: Mapping[str, str]) -> str | None:
     return None
 
 
+def spelled(name: str) -> str:
+    """A provider's name as the conventions spell it; one they have no word for as it is."""
+    return _SPELLED.get(name.lower(), name)
+
+
 def provider_named(word: str | None, host: str | None) -> str:
     """The provider that somebody calls `word`. Who only knows the SDK says `openai` for whatever speaks its API."""
     name = (word or "unknown").lower().partition("/")[0]  # LiteLLM: `openai/gpt-4o`

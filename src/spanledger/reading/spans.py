@@ -261,7 +261,7 @@ class Spans:
             self._note("inside_ours")
             return
         if entry.bracket is not None:
-            entry.bracket.heard.append(_HEARD)
+            entry.bracket.hear(_HEARD)
             telling = partial(_in_bracket, entry.bracket, telling)
         with self._lock:
             if entry.calls:

@@ -28,19 +28,48 @@ class Heard(NamedTuple):
 class Bracket:
     """Open until it has `ended`. An implicit one is around a single call, which may be reported after it."""
 
-    __slots__ = ("calls", "ended", "heard", "implicit", "released", "reports")
+    __slots__ = (
+        "begun", "calls", "done", "ended", "heard", "implicit", "outer", "released", "reports", "rows", "told", "whole",
+    )  # fmt: skip
 
-    def __init__(self, *, implicit: bool = False) -> None:
+    def __init__(self, outer: Bracket | None = None, *, whole: bool = False, implicit: object = None) -> None:
+        self.outer = outer
+        self.whole = whole
+        """Whether a report is about all that is in it, rather than about one call after the other."""
         self.implicit = implicit
+        """Whose it is, if it is an implicit one."""
         self.ended = False
-        self.released = False
-        """Whether the writer's thread knows that it has ended."""
+        self.begun: list[None] = []
+        """One for each call that our wrapper has seen the begin of, on whatever thread."""
         self.heard: list[Heard] = []
-        """Calls that our wrapper has seen the end of, on whatever thread."""
+        """Calls that have ended."""
+        # The rest is the writer's thread's alone.
+        self.released = False
+        """Whether it is known there that it has ended."""
+        self.done = False
+        """Whether all calls that have begun have been told of, too."""
+        self.told = 0
+        """How many of them have been."""
         self.calls: list[Any] = []
-        """Those that are settled together: of the writer's thread alone."""
+        """Calls in it, and in those inside it."""
+        self.rows: list[Any] = []
+        """Records of reports of its own that are of no call yet."""
         self.reports: dict[str, Any] = {}
-        """Record id of a report → the call it describes, `None` where it made no difference. As above."""
+        """Record id of a report → what became of it."""
+
+    def begin(self) -> None:
+        """A call begins in it."""
+        bracket: Bracket | None = self
+        while bracket is not None:
+            bracket.begun.append(None)
+            bracket = bracket.outer
+
+    def hear(self, heard: Heard) -> None:
+        """A call has ended in it."""
+        bracket: Bracket | None = self
+        while bracket is not None:
+            bracket.heard.append(heard)
+            bracket = bracket.outer
 
 
 recent: Final[ContextVar[tuple[Bracket, ...]]] = ContextVar("spanledger.recent", default=())

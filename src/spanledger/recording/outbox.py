@@ -339,6 +339,14 @@ class Outbox:
                 (seq, sink, reason[:500], time.time_ns(), body),
             )
 
+    def refused(self, sink: str, record_id: str) -> str | None:
+        """Why this sink will never take a record, `None` if it is not put aside."""
+        with in_sqlite, self._lock:
+            for reason, body in self._connection.execute("SELECT reason, body FROM dead WHERE sink = ?", (sink,)):
+                if document_in(body).get("record_id") == record_id:
+                    return str(reason)
+        return None
+
     def exhume(self, sink: str, seqs: Iterable[int]) -> None:
         """Rows that were put aside are somewhere else now."""
         with in_sqlite, self._lock, self._transaction() as connection:

@@ -76,13 +76,14 @@ class Recorder:
         """Move one of our counters by one, on the writer's thread. Never raises."""
         self.later(lambda: self._make_meters().count(name, 1, attributes))
 
-    def flush(self, timeout: float = 10.0, sink: str | None = None) -> bool:
+    def flush(self, timeout: float = 10.0, sink: str | None = None, *, held: bool = True) -> bool:
         """Commit and deliver what was recorded before, to all sinks or to this one.
 
-        True if it is there within `timeout` seconds. Never raises.
+        `held`: also what waits for a report in a block that is open. True if it is there within `timeout` seconds.
+        Never raises.
         """
         try:
-            return self._writer.flush(timeout, sink)
+            return self._writer.flush(timeout, sink, held=held)
         except Exception as error:  # noqa: BLE001  # a door
             failed("a flush", error)
             return False
@@ -112,6 +113,14 @@ class Recorder:
         """Why a sink has not taken what is waiting for it, `None` if nothing is or nothing was tried. Never raises."""
         try:
             return self._writer.trouble(sink)
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("a look at the outbox", error)
+            return None
+
+    def refused(self, sink: str, record_id: str) -> str | None:
+        """Why a sink will never take a record, `None` where it may. Never raises."""
+        try:
+            return self._writer.refused(sink, record_id)
         except Exception as error:  # noqa: BLE001  # a door
             failed("a look at the outbox", error)
             return None

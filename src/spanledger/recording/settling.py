@@ -2,22 +2,20 @@
 
 A record waits a moment for other tellers before it is final. What is final is still remembered for a while, so that
 whoever comes late makes no second record.
-
-What an application reports by hand of a stretch of its work (a bracket) is about the calls recorded there: it makes a
-record only where there is none.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
 from spanledger.model import UsageRecord
-from spanledger.recording.bracket import Bracket
+from spanledger.recording.calls import Call, Outcome
+from spanledger.recording.reported import HELD, Reports
 from spanledger.recording.telling import (
     Facts,
     Rank,
@@ -28,7 +26,6 @@ from spanledger.recording.telling import (
     merged,
     nested,
     overlap,
-    reports,
     same_counts,
     same_request,
 )  # fmt: skip
@@ -36,43 +33,11 @@ from spanledger.recording.telling import (
 WINDOW: Final = 2.0
 """Seconds that a record waits for other tellers. Frameworks end their spans within milliseconds of the SDK's; LiteLLM
 tells from a thread of its own, a little later."""
-HELD: Final = 120.0
-"""Seconds that a record waits for the end of its bracket."""
 MOST_KNOWN: Final = 10_000
 MOST_OPEN: Final = 10_000
 _MOST_LOOKED_AT: Final = 256
 _MOST_TELLERS: Final = 8
 _GONE: Final = object()
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """A call that somebody has told of. `tellings` is empty once it is settled; the facts of each teller stay."""
-
-    tellings: list[Telling]
-    told: dict[str, Facts]
-    """Facts by teller."""
-    due: float
-    record: UsageRecord | None = None
-    """What they say together, completed; `None` once it is settled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a telling: `recorded`, `merged`, `repeated` (the same span again) or `late` (already final).
-
-    Of a report by hand also `differs` (from what was recorded) and `summed` (it is of several calls together).
-    """
-
-    name: str
-    record: UsageRecord | None = None
-    """The record to keep; `None` where there is nothing to keep."""
-    call: _Call | None = None
-    """Where it may still change: by what it is found again."""
-    dropped: tuple[str, ...] = ()
-    """Ids of records that are none any more: they turned out to be of the same call."""
-    before: UsageRecord | None = None
-    """The record of the call until now."""
 
 
 class Settling:
@@ -81,16 +46,18 @@ class Settling:
     def __init__(self, others: Callable[[], bool], clock: Callable[[], float]) -> None:
         self._others = others
         self._clock = clock
-        self._known: deque[_Call] = deque()
-        self._open: deque[_Call] = deque()
-        self._held: dict[_Call, None] = {}
+        self._reports = Reports(self)
+        self.release = self._reports.release
+        self._known: deque[Call] = deque()
+        self._open: deque[Call] = deque()
+        self._held: dict[Call, None] = {}
         """Open, and in a bracket."""
-        self._numberless: deque[_Call] = deque(maxlen=_MOST_LOOKED_AT)
+        self._numberless: deque[Call] = deque(maxlen=_MOST_LOOKED_AT)
         """Calls of which a teller had no numbers."""
-        self._by_response: dict[str, deque[_Call]] = {}
-        self._by_span: dict[str, _Call] = {}
-        self._by_within: dict[str, deque[_Call]] = {}
-        self._by_counts: dict[tuple[int, int], deque[_Call]] = {}
+        self._by_response: dict[str, deque[Call]] = {}
+        self._by_span: dict[str, Call] = {}
+        self._by_within: dict[str, deque[Call]] = {}
+        self._by_counts: dict[tuple[int, int], deque[Call]] = {}
 
     @property
     def next_due(self) -> float | None:
@@ -100,23 +67,24 @@ class Settling:
 
     def admit(self, telling: Telling) -> Outcome:
         """Take in what a teller says."""
+        outcome = self._admit(telling)
+        if telling.rank is Rank.OURS and telling.bracket is not None:
+            self._reports.ended(telling.bracket)
+        return outcome
+
+    def _admit(self, telling: Telling) -> Outcome:
         facts, teller = facts_of(telling), telling.record.source
         if telling.rank is Rank.MANUAL and telling.bracket is not None:
-            return self._admit_report(telling, facts, telling.bracket)
+            return self._reports.admit(telling, facts, telling.bracket)
         span = _key(facts.trace_id, facts.span_id)
         known = self._by_span.get(span) if span else None
         again = known is not None and teller in known.told and known.told[teller].span_id == facts.span_id
         if again and telling.rank < Rank.OURS:  # ours tells of each call once
             return Outcome("repeated")
         call, reason, more = self._match(teller, facts)
-        if call is None and telling.bracket is not None:
-            call, reason = self._reported(facts, telling.bracket), "report"
-            if call is None:
-                call = self._reported_otherwise(facts, telling.bracket)
-                if call is not None:
-                    return self._displace(call, telling, facts)
         if call is None:
-            return self._new(telling, facts)
+            outcome = None if telling.bracket is None else self._reports.met(telling, facts, telling.bracket)
+            return outcome or self._new(telling, facts)
         if len(call.told) >= _MOST_TELLERS:
             return Outcome("repeated")
         dropped = self._join(call, more, teller)
@@ -127,94 +95,51 @@ class Settling:
         call.tellings.append(telling)
         return self._merged(call, reason, dropped)
 
-    def _merged(self, call: _Call, reason: str, dropped: tuple[str, ...] = ()) -> Outcome:
+    def _merged(self, call: Call, reason: str, dropped: tuple[str, ...] = ()) -> Outcome:
         before, call.record = call.record, merged(call.tellings, reason)
         return Outcome("merged", call.record, call, dropped, before)
 
-    # What is reported by hand.
+    # What reports by hand need.
 
-    def _admit_report(self, telling: Telling, facts: Facts, bracket: Bracket) -> Outcome:
-        """Take in what the application says of a bracket. The same report may come again, more complete."""
-        name = telling.record.record_id
-        if name in bracket.reports:
-            described: _Call | None = bracket.reports[name]
-            return self._admit_again(telling, facts, described)
-        if facts.usage.usage_status == "missing" and bracket.calls:
-            return Outcome("repeated")
-        known = [call for call in bracket.calls if telling.record.source not in call.told]
-        fitting = [call for call in known if any(reports(facts, told) for told in call.told.values())]
-        if fitting:
-            call = min(fitting, key=lambda each: _distance(each, facts))
-            return self._describe(telling, facts, bracket, call)
-        others = [call for call in known if any(_may_be_of(facts, told) for told in call.told.values())]
-        if others:
-            summed = _sums_up(facts, others)
-            for each in others if summed else [max(others, key=lambda each: each.due)]:
-                each.told[telling.record.source] = facts
-            bracket.reports[name] = None
-            return Outcome("summed" if summed else "differs")
-        outcome = self._new(telling, facts)
-        bracket.reports[name] = outcome.call
-        return outcome
+    def new(self, telling: Telling, facts: Facts) -> Outcome:
+        """A call that nobody else has told of."""
+        return self._new(telling, facts)
 
-    def _describe(self, telling: Telling, facts: Facts, bracket: Bracket, call: _Call) -> Outcome:
-        bracket.reports[telling.record.record_id] = call
-        call.told[telling.record.source] = facts
-        if not call.tellings:
-            return Outcome("late")
-        call.tellings.append(telling)
-        return self._merged(call, "report")
-
-    def _admit_again(self, telling: Telling, facts: Facts, call: _Call | None) -> Outcome:
-        if call is None or not call.tellings:
-            return Outcome("repeated" if call is None else "late")
-        source = telling.record.source
-        others = [each for each in call.tellings if each.rank is not Rank.MANUAL]
-        call.told[source] = facts
-        if others and not any(reports(facts, told) for teller, told in call.told.items() if teller != source):
-            if len(others) == len(call.tellings):
-                return Outcome("differs")
-            call.tellings = others
-            return replace(self._merged(call, "report"), name="differs")
-        call.tellings = [telling if each.rank is Rank.MANUAL else each for each in call.tellings]
-        if others:
-            return self._merged(call, "report")
-        before, call.record = call.record, telling.record
-        return Outcome("merged", call.record, call, before=before)
-
-    def _reported(self, facts: Facts, bracket: Bracket) -> _Call | None:
-        """The record of a report that is of this call, which the report was faster than."""
-        calls: list[_Call] = bracket.calls
-        alone = (call for call in calls if len(call.told) == 1)
-        return next((call for call in alone if any(_reported_by(told, facts) for told in call.told.values())), None)
-
-    def _reported_otherwise(self, facts: Facts, bracket: Bracket) -> _Call | None:
-        """The record of a report that must be of this call, for it was under way, and has other counts."""
-        calls: list[_Call] = bracket.calls
-        for call in calls:
-            for told in call.told.values() if call.tellings and len(call.told) == 1 else ():
-                if told.by_hand and _may_be_of(told, facts) and facts.started_at <= told.ended_at:
-                    return call
-        return None
-
-    def _displace(self, call: _Call, telling: Telling, facts: Facts) -> Outcome:
-        """What is recorded stands; of the report only the id is left."""
-        before = call.record
-        assert before is not None  # noqa: S101  # it is open
-        telling = replace(telling, record=replace(telling.record, record_id=before.record_id))
-        call.tellings, call.record = [telling], telling.record
+    def add(self, call: Call, telling: Telling, facts: Facts, reason: str) -> Outcome:
+        """Another telling of a call that is open."""
         call.told[telling.record.source] = facts
         self._index(call, facts)
-        return Outcome("merged", call.record, call, before=before)
+        call.tellings.append(telling)
+        return self._merged(call, reason)
 
-    def release(self, bracket: Bracket) -> None:
-        """A bracket has ended: its records wait for no report any more."""
-        bracket.released = True
-        others = self._others()
-        for call in bracket.calls:
-            if self._held.pop(call, _GONE) is not _GONE:
-                call.due = self._clock() + (WINDOW if others else 0.0)
-                self._open.append(call) if others else self._open.appendleft(call)
+    def replaced(self, call: Call, tellings: list[Telling], name: str = "merged") -> Outcome:
+        """Other tellings in the place of those of a call that is open; its id stays."""
+        before = call.record
+        assert before is not None  # noqa: S101  # it is open
+        first = replace(tellings[0], record=replace(tellings[0].record, record_id=before.record_id))
+        call.tellings = [first, *tellings[1:]]
+        call.record = first.record if len(tellings) == 1 else merged(call.tellings, "report")
+        return Outcome(name, call.record, call, before=before)
+
+    def displaced(self, call: Call, telling: Telling, facts: Facts) -> Outcome:
+        """The telling of somebody who knows better, in the place of all there are; the id stays."""
+        call.told = {telling.record.source: facts}
+        self._index(call, facts)
+        return self.replaced(call, [telling])
+
+    def let_go(self, call: Call) -> None:
+        """What a call was held for has come to its end."""
+        if self._held.pop(call, _GONE) is not _GONE:
+            others = self._others()
+            call.due = self._clock() + (WINDOW if others else 0.0)
+            self._open.append(call) if others else self._open.appendleft(call)
+
+    def take_back(self, call: Call) -> str | None:
+        """The id of the record of a call that turned out to be none, if it is open; it is not kept."""
+        name = None if call.record is None else call.record.record_id
+        call.tellings, call.record = [], None
+        self._held.pop(call, None)
+        return name
 
     def completed(self, outcome: Outcome, record: UsageRecord) -> None:
         """The record of an outcome, with its service and price."""
@@ -231,12 +156,12 @@ class Settling:
             call.record = outcome.before
             call.tellings = call.tellings[:-1] if outcome.before is not None else []
 
-    def due(self, *, all_of_them: bool = False) -> list[UsageRecord]:
-        """The records that are final now."""
+    def due(self, *, all_of_them: bool = False, held: bool = False) -> list[UsageRecord]:
+        """The records that are final now; `held` are those in brackets."""
         now, ended = self._clock(), []
         while self._open and (all_of_them or len(self._open) > MOST_OPEN or self._open[0].due <= now):
             ended.append(self._open.popleft())
-        while self._held and (all_of_them or len(self._held) > MOST_OPEN or self._first_held().due <= now):
+        while self._held and (held or len(self._held) > MOST_OPEN or self._first_held().due <= now):
             ended.append(self._first_held())
             del self._held[ended[-1]]
         final = [call.record for call in ended if call.record is not None]
@@ -244,21 +169,21 @@ class Settling:
             call.tellings, call.record = [], None
         return final
 
-    def _first_held(self) -> _Call:
+    def _first_held(self) -> Call:
         return next(iter(self._held))
 
     def _new(self, telling: Telling, facts: Facts) -> Outcome:
-        bracket = None if telling.bracket is None or telling.bracket.released else telling.bracket
+        bracket = None if telling.bracket is None or telling.bracket.done else telling.bracket
         told_by_others = Rank.MANUAL < telling.rank < Rank.OURS
         waits = telling.final and (told_by_others or self._others() or bracket is not None)
-        call = _Call(
+        call = Call(
             [telling] if waits else [],
             {telling.record.source: facts},
             self._clock() + (WINDOW if bracket is None or bracket.implicit else HELD),
             telling.record if waits else None,
         )
         if telling.bracket is not None:
-            telling.bracket.calls.append(call)
+            self._reports.know(call, telling)
         self._known.append(call)
         self._index(call, facts)
         if waits and bracket is not None and not bracket.implicit:
@@ -269,7 +194,7 @@ class Settling:
             self._forget(self._known.popleft())
         return Outcome("recorded", telling.record, call if waits else None)
 
-    def _join(self, call: _Call, more: list[_Call], teller: str) -> tuple[str, ...]:
+    def _join(self, call: Call, more: list[Call], teller: str) -> tuple[str, ...]:
         """Other calls that this telling shows to be the same one: the ids of their records, which are none any more."""
         dropped = []
         for other in more:
@@ -287,13 +212,13 @@ class Settling:
 
     # Who has told of the same call?
 
-    def _match(self, teller: str, facts: Facts) -> tuple[_Call | None, str, list[_Call]]:
+    def _match(self, teller: str, facts: Facts) -> tuple[Call | None, str, list[Call]]:
         """The call a telling is of, by what that is known, and further ones that must be the same one.
 
         The surest sign comes first.
         """
-        found: tuple[_Call, str] | None = None
-        more: list[_Call] = []
+        found: tuple[Call, str] | None = None
+        more: list[Call] = []
         for reason, candidates, fits in (
             ("span", self._at_span(facts), _always),
             ("response_id", self._by_response.get(facts.response_id or "", ()), _same_answer),
@@ -317,22 +242,22 @@ class Settling:
                 more = [call for call in fitting if call is not found[0]]
         return (None, "", []) if found is None else (*found, more)
 
-    def _at_span(self, facts: Facts) -> Iterable[_Call]:
+    def _at_span(self, facts: Facts) -> Iterable[Call]:
         span = _key(facts.trace_id, facts.span_id)
         found = self._by_span.get(span) if span else None
         return () if found is None else (found,)
 
-    def _nested(self, facts: Facts) -> Iterable[_Call]:
+    def _nested(self, facts: Facts) -> Iterable[Call]:
         around, span = _key(facts.trace_id, facts.within), _key(facts.trace_id, facts.span_id)
         found = list(self._by_within.get(span, ())) if span else []
         outer = self._by_span.get(around) if around else None
         return found if outer is None else [*found, outer]
 
-    def _with_counts(self, facts: Facts) -> Iterable[_Call]:
+    def _with_counts(self, facts: Facts) -> Iterable[Call]:
         counts = _counts(facts)
         return () if counts is None else self._by_counts.get(counts, ())
 
-    def _without_numbers(self, facts: Facts) -> Iterable[_Call]:
+    def _without_numbers(self, facts: Facts) -> Iterable[Call]:
         """Calls of which one side has no numbers at all; only among those told lately."""
         if facts.usage.usage_status != "missing":
             return reversed(self._numberless)
@@ -341,7 +266,7 @@ class Settling:
 
     # What is remembered.
 
-    def _index(self, call: _Call, facts: Facts) -> None:
+    def _index(self, call: Call, facts: Facts) -> None:
         span = _key(facts.trace_id, facts.span_id)
         if span:
             self._by_span[span] = call
@@ -353,14 +278,14 @@ class Settling:
                 if call not in calls:
                     calls.append(call)
 
-    def _lists(self, facts: Facts) -> tuple[tuple[dict[Any, deque[_Call]], Any], ...]:
+    def _lists(self, facts: Facts) -> tuple[tuple[dict[Any, deque[Call]], Any], ...]:
         return (
             (self._by_response, facts.response_id or None),
             (self._by_within, _key(facts.trace_id, facts.within)),
             (self._by_counts, _counts(facts)),
         )
 
-    def _forget(self, call: _Call) -> None:
+    def _forget(self, call: Call) -> None:
         with suppress(ValueError):
             self._numberless.remove(call)
         for facts in call.told.values():
@@ -387,7 +312,7 @@ def _counts(facts: Facts) -> tuple[int, int] | None:
     return usage.input_tokens, usage.output_tokens or 0
 
 
-def _distance(call: _Call, facts: Facts) -> tuple[bool, bool, float]:
+def _distance(call: Call, facts: Facts) -> tuple[bool, bool, float]:
     """Of several calls that fit, the one with the same counts, in the same trace, and nearest in time.
 
     A span around two attempts, of which the first failed, is of the second one.
@@ -396,28 +321,6 @@ def _distance(call: _Call, facts: Facts) -> tuple[bool, bool, float]:
     equal = any(_counts(each) == _counts(facts) for each in told)
     near = any(each.trace_id == facts.trace_id for each in told)
     return not equal, not near, min(abs((each.started_at - facts.started_at).total_seconds()) for each in told)
-
-
-def _reported_by(told: Facts, facts: Facts) -> bool:
-    return told.by_hand and reports(told, facts)
-
-
-def _may_be_of(report: Facts, call: Facts) -> bool:
-    """Whether a report may be of a call, though its counts are others."""
-    writes = call.usage.output_tokens is not None or not report.usage.output_tokens
-    return not call.by_hand and not call.failed and writes and same_request(report, call)
-
-
-def _sums_up(report: Facts, calls: Sequence[_Call]) -> bool:
-    """Whether a report is the sum of several calls."""
-    usages = [next(iter(call.told.values())).usage for call in calls]
-    said = report.usage
-    return (
-        len(calls) > 1
-        and said.input_tokens in (None, sum(each.input_tokens or 0 for each in usages))
-        and said.output_tokens in (None, sum(each.output_tokens or 0 for each in usages))
-        and (said.input_tokens, said.output_tokens) != (None, None)
-    )
 
 
 def _always(_: Facts, __: Facts) -> bool:

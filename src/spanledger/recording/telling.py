@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from spanledger.model import ATTRIBUTION_KEYS, NOBODY, Attribution, Cost, Usage, UsageRecord
 from spanledger.recording.bracket import Bracket, Heard
@@ -208,22 +208,28 @@ def encloses(one: Facts, other: Facts) -> bool:
 _JITTER: Final = timedelta(milliseconds=20)
 
 
+def may_be_of(report: Facts, call: Facts) -> bool:
+    """Whether a report by hand may be of a call, though its counts are others."""
+    if call.failed or not (stands_for(report.provider, call.provider) or call.provider in _ANY):
+        return False
+    writes = call.usage.output_tokens is not None or not report.usage.output_tokens
+    return writes and same_model(report.models, call.models)
+
+
 def reports(report: Facts, call: Facts) -> bool:
     """Whether what was reported by hand is the usage of a call: equal, as far as it was said and the call knows it."""
-    if call.failed or not same_provider(report.provider, call.provider):
-        return False
-    if report.provider not in _ANY and not same_model(report.models, call.models):
+    if call.failed or not (stands_for(report.provider, call.provider) or call.provider in _ANY):
         return False
     said, known = report.usage, call.usage
-    if known.usage_status == "missing":
-        return same_request(report, call)
+    lacks = known.usage_status == "missing" or (said.input_tokens, said.output_tokens) == (None, None)
+    if (report.provider not in _ANY or lacks) and not same_model(report.models, call.models):
+        return False
+    if lacks:
+        return True
     cached = _sums(known.cache_read_tokens, known.cache_write_tokens)
-    return any(each is not None for each in (said.input_tokens, said.output_tokens)) and (
-        (said.input_tokens is None or _close(said.input_tokens, known.input_tokens or 0, cached, 0))
-        and (
-            said.output_tokens is None
-            or _close(said.output_tokens, known.output_tokens or 0, {0, known.reasoning_tokens or 0}, 0)
-        )
+    return (said.input_tokens is None or _close(said.input_tokens, known.input_tokens or 0, cached, 0)) and (
+        said.output_tokens is None
+        or _close(said.output_tokens, known.output_tokens or 0, {0, known.reasoning_tokens or 0}, 0)
     )
 
 
@@ -278,6 +284,9 @@ def merged(tellings: Sequence[Telling], reason: str) -> UsageRecord:
     attribution = first.attribution
     for other in records[1:]:
         attribution = _together(attribution, other.attribution)
+    label = next((found for each in reversed(ranked) if each.rank is Rank.MANUAL and (found := _label(each))), None)
+    if label is not None:
+        attribution = attribution._replace(metadata={**(attribution.metadata or {}), "label": label})
     return replace(
         first,
         **filled,
@@ -311,6 +320,11 @@ def _completed(usage: Usage, other: Usage) -> Usage:
         return usage
     known = {name: value for name in names if (value := getattr(other, name)) is not None}
     return replace(usage, **known) if known else usage
+
+
+def _label(report: Telling) -> Any:
+    """The label of a report; that of the scope around a call may be an earlier one."""
+    return (report.record.attribution.metadata or {}).get("label")
 
 
 def _beside(by_hand: Cost, ours: Cost | None) -> Cost:

@@ -17,7 +17,8 @@ from spanledger.guard import failures, log, noted
 from spanledger.model import UsageRecord, row_of
 from spanledger.recording.bracket import Bracket
 from spanledger.recording.losses import Losses
-from spanledger.recording.settling import HELD, Settling
+from spanledger.recording.reported import HELD
+from spanledger.recording.settling import Settling
 from spanledger.recording.telling import Rank, Telling
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class Item(NamedTuple):
     settles: bool
     """Of a record: whether it is final. Of nothing: whether all that is open becomes final now."""
     done: threading.Event | None
+    held: bool = False
+    """Of nothing: whether what waits for a report becomes final, too."""
 
 
 class Writer:
@@ -110,8 +113,8 @@ class Writer:
         if self._stopped and not self.here:  # nobody is left to take it, but perhaps whoever is at the end of it all
             self._take_all(wait=0)
 
-    def flush(self, timeout: float, sink: str | None = None) -> bool:
-        """Commit and deliver what was queued before, to all sinks or to one."""
+    def flush(self, timeout: float, sink: str | None = None, *, held: bool = True) -> bool:
+        """Commit and deliver what was queued before, to all sinks or to one, and what is held for a report, or not."""
         deadline = time.monotonic() + timeout
         if self._thread is None and self._plan.outbox is None:
             return True
@@ -122,7 +125,7 @@ class Writer:
             return home
         for _ in range(2):  # what `later` left to do makes records of its own: those are what the second turn waits for
             done = threading.Event()
-            self.put(Item(None, settles=True, done=done))
+            self.put(Item(None, settles=True, done=done, held=held))
             if not done.wait(max(0.0, deadline - time.monotonic())):
                 return False
         if self._failing:
@@ -140,7 +143,7 @@ class Writer:
                 return False
             return self._take_all(wait=timeout) and not self._unwritten
         done = threading.Event()
-        self._queue.put(Item(None, settles=True, done=done))
+        self._queue.put(Item(None, settles=True, done=done, held=True))
         return done.wait(timeout)
 
     def stop(self, timeout: float) -> bool:
@@ -149,7 +152,7 @@ class Writer:
         if self._thread is None:
             return True
         self._stopped = True
-        self._queue.put(Item(None, settles=True, done=None))
+        self._queue.put(Item(None, settles=True, done=None, held=True))
         if self._thread.is_alive():
             self._thread.join(timeout)
         self._take_all(wait=max(0.5, deadline - time.monotonic()))
@@ -210,7 +213,7 @@ class Writer:
 
     def _take_all(self, wait: float) -> bool:
         """Commit what is queued. False if somebody else is at it and does not come to an end within `wait` seconds."""
-        while self._take(Item(None, settles=True, done=None), wait):
+        while self._take(Item(None, settles=True, done=None, held=True), wait):
             if self._queue.empty():
                 return True
         return False
@@ -247,7 +250,10 @@ class Writer:
                 failures["a record"] += 1
                 noted("a record", error)
         waited_for = any(item.build is None for item in items)
-        final = self._settling.due(all_of_them=any(item.build is None and item.settles for item in items))
+        final = self._settling.due(
+            all_of_them=any(item.build is None and item.settles for item in items),
+            held=any(item.build is None and item.held for item in items),
+        )
         self._to_settle += [record.record_id for record in final]
         try:
             self._write()
@@ -401,6 +407,10 @@ class Writer:
         """Why a sink has not taken what is waiting for it in the outbox of this process."""
         outbox = self._outbox
         return None if outbox is None or not outbox.pending([sink]) else outbox.cursor(sink).reason
+
+    def refused(self, sink: str, record_id: str) -> str | None:
+        """Why a sink will never take a record."""
+        return None if self._outbox is None else self._outbox.refused(sink, record_id)
 
     def observe(self) -> int:
         """Commit what was queued before, then the number of records waiting."""

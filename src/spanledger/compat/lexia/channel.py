@@ -7,6 +7,7 @@ that nobody waits for any more is; usage is another matter, and not sent here.
 from __future__ import annotations
 
 import atexit
+import json
 import queue
 import threading
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from spanledger.guard import log
 _MOST_WAITING: Final = 10_000
 _TIMEOUT: Final = (5.0, 10.0)
 _EXIT_WAIT: Final = 2.0
+_JSON: Final = {"Content-Type": "application/json"}
 _DETAILS: Final[dict[str, list[Any]]] = {"input_token_details": [], "output_token_details": []}
 
 
@@ -55,7 +57,7 @@ class Channel:
         self._send({"content": text, "role": "developer", "status": "FAILED", "usage": usage})
 
     def _publish(self, data: Mapping[str, Any]) -> None:
-        if self.stream_url and self.channel:
+        if isinstance(self.stream_url, str) and self.stream_url and self.channel:
             named = {name: self.names[name] for name in ("uuid", "thread_id")}
             key = self.stream_key or ""
             _POST.put(
@@ -65,9 +67,10 @@ class Channel:
             )
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        if self.url:
+        if isinstance(self.url, str) and self.url:
             named = {name: self.names[name] for name in ("uuid", "conversation_id")}
-            _POST.put(self.url, {**named, **message}, self.headers or {})
+            headers = self.headers if isinstance(self.headers, Mapping) else {}
+            _POST.put(self.url, {**named, **message}, headers)
 
 
 class _Post:
@@ -94,12 +97,12 @@ class _Post:
             while True:
                 url, body, headers = self._waiting.get()
                 try:
-                    answer = session.post(
-                        url, json=body, headers=dict(headers), timeout=_TIMEOUT, allow_redirects=False
-                    )
+                    sent = {str(name): str(value) for name, value in {**_JSON, **headers}.items()}
+                    content = json.dumps(body, default=str)
+                    answer = session.post(url, data=content, headers=sent, timeout=_TIMEOUT, allow_redirects=False)
                     if not answer.ok or answer.is_redirect:
                         log.warning("A piece of an answer was not taken (HTTP %d).", answer.status_code)
-                except (requests.RequestException, UnicodeError) as error:
+                except Exception as error:  # noqa: BLE001  # what comes next is sent all the same
                     log.warning("A piece of an answer could not be sent (%s).", type(error).__name__)
                 finally:
                     self._waiting.task_done()

@@ -18,6 +18,8 @@ TOOLS: Final = ("function_call", "tool_usage")
 """Types that are each something of their own."""
 _BUCKETS: Final = {"prompt": "input", "completion": "output"}
 _TOOL: Final = "execute_tool"
+_LONGEST: Final = 256
+"""Characters of what is shown or kept of a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +42,44 @@ class Part:
 
 def part_of(tokens: Any, token_type: Any, cost: Any, label: Any) -> Part:
     """What `usage` was given. Raises `ValueError` that says what is wrong with it."""
-    kind = str(token_type).strip().lower()
+    kind = shown(token_type).strip().lower()
     kind = ALIASES.get(kind, kind)
     if kind not in (*CALL, *TOOLS):
-        raise ValueError(f"token_type is one of {', '.join((*CALL, *TOOLS, *ALIASES))}, not {token_type!r}")
-    try:
-        count = -1 if isinstance(tokens, bool) else int(tokens)
-        if not isinstance(tokens, str) and count != tokens:
-            count = -1
-    except (TypeError, ValueError, OverflowError):
-        count = -1
-    if not 0 <= count <= MOST_OF_A_COUNT:
-        raise ValueError(f"tokens is a whole number from 0 to {MOST_OF_A_COUNT}, not {tokens!r}")
+        raise ValueError(f"the type is one of {', '.join((*CALL, *TOOLS, *ALIASES))}")
+    count = _count(tokens)
+    if count is None:
+        raise ValueError(f"tokens are a whole number from 0 to {MOST_OF_A_COUNT}")
     pusd = None if cost is None else amount(cost, PICO_USD)
     if cost is not None and pusd is None:
-        raise ValueError(f"cost is an amount in USD such as '0.002', not {cost!r}")
-    return Part(kind, count, None if cost is None else _plain(cost), pusd, None if label is None else str(label))
+        raise ValueError(f"a cost is an amount in USD such as '0.002', not {shown(cost)}")
+    return Part(kind, count, None if cost is None else _plain(cost), pusd, None if label is None else shown(label))
+
+
+def _count(tokens: Any) -> int | None:
+    """A count from a number or a text; `None` for what is none."""
+    try:
+        count = None if isinstance(tokens, bool) else int(tokens)
+        whole = isinstance(tokens, str) or count == tokens
+    except Exception:  # noqa: BLE001  # whatever the application gives
+        return None
+    return count if count is not None and whole and 0 <= count <= MOST_OF_A_COUNT else None
+
+
+def shown(value: Any, *, whole: bool = False) -> str:
+    """A value as text, of bounded length; what has none, by its type."""
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001  # the application's
+        text = f"<{type(value).__name__}>"
+    return text if whole or len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _plain(cost: Any) -> str:
     """An amount as text: a text as it is, a number without exponent."""
-    return cost.strip() if isinstance(cost, str) else f"{cost:.12f}".rstrip("0").rstrip(".") or "0"
+    if isinstance(cost, str):
+        return cost.strip()
+    text = f"{cost:.12f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def call_record(parts: Mapping[str, Part], model: str | None, moment: Moment, record_id: str) -> UsageRecord:

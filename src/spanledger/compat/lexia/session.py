@@ -16,8 +16,8 @@ from opentelemetry.trace import Status, StatusCode
 
 from spanledger import api, conventions
 from spanledger.compat.lexia.channel import Channel
-from spanledger.compat.lexia.parts import CALL, Part, call_record, part_of, tool_record
-from spanledger.context.scope import enter, leave, merge
+from spanledger.compat.lexia.parts import CALL, Part, call_record, part_of, shown, tool_record
+from spanledger.context.scope import bracket_here, enter, leave, merge
 from spanledger.guard import failed, log
 from spanledger.manual.report import Moment
 from spanledger.model import Attribution, UsageRecord, now_ns, record_id_at
@@ -49,9 +49,9 @@ class Session:
         self._began = Moment(now_ns(), None)
         self._record_id = ""
         self._ended = False
-        self._bracket = Bracket()
+        self._bracket = Bracket(bracket_here())
         message_id = member(data, "response_uuid")
-        self._message = {"message_id": str(message_id)} if message_id else {}
+        self._message = {"message_id": shown(message_id)} if message_id else {}
         if not message_id:
             log.warning("A session was begun without a response_uuid: its usage is recorded without a message.")
         before = _here.get()
@@ -84,7 +84,7 @@ class Session:
         try:
             part = part_of(tokens, token_type, cost, label)
         except ValueError as error:
-            log.warning("usage(%r, %r) is not recorded: %s.", tokens, token_type, error)
+            log.warning("usage(%s, %s) is not recorded: %s.", shown(tokens), shown(token_type), error)
             return
         log.info("usage of message %s: %s", self._message.get("message_id"), part.sent)
         try:
@@ -129,8 +129,9 @@ class Session:
 
     def stream(self, text: Any) -> None:
         """Send a piece of the answer. Never raises, and waits for nothing."""
-        self._text.append(str(text))
-        self._channel.stream(str(text))
+        piece = shown(text, whole=True)
+        self._text.append(piece)
+        self._channel.stream(piece)
 
     def close(self, usage_info: Any = None, file_url: str | None = None) -> str:
         """End the session; the whole answer. `usage_info`, a mapping or an OpenAI usage, is reported if nothing was.
@@ -152,7 +153,7 @@ class Session:
         """End the session as failed; the message is streamed, and kept nowhere here. Never raises."""
         if not self._ended:
             self._span.set_status(Status(StatusCode.ERROR))
-            self._channel.fail(str(message))
+            self._channel.fail(shown(message, whole=True))
         self._end()
 
     def _end(self) -> None:
@@ -185,8 +186,11 @@ class Session:
 
 
 def member(data: Any, name: str) -> Any:
-    """A member of an object or a mapping, `None` where it has none."""
-    return data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
+    """A member of an object or a mapping, `None` where it has none or it can't be read."""
+    try:
+        return data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
+    except Exception:  # noqa: BLE001  # the application's object
+        return None
 
 
 def _with_message(outer: Attribution, message: Mapping[str, str]) -> Attribution:

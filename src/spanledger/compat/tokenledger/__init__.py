@@ -5,12 +5,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
 from spanledger import assembly
 from spanledger.compat.tokenledger.event import LLMEvent
-from spanledger.compat.tokenledger.tracker import AsyncTokenTracker, TokenTracker, get_async_tracker, get_tracker
+from spanledger.compat.tokenledger.tracker import (
+    AsyncTokenTracker,
+    TokenTracker,
+    get_async_tracker,
+    get_tracker,
+    named_by_environment,
+    use_environment,
+)
 from spanledger.context.scope import attribution
 from spanledger.guard import log
 
@@ -56,7 +62,7 @@ def configure(database_url: str | None = None, *, async_mode: bool = True, **opt
         raise TypeError(f"configure has no option {', '.join(unknown)}; it has {', '.join(sorted(_SETTINGS))}")
     for name in sorted(options.keys() & _ELSEWHERE.keys()):
         log.warning("%s is not used: the rows are in usage_records, and %s shows them.", name, _ELSEWHERE["table_name"])
-    url = database_url or os.environ.get("TOKENLEDGER_DATABASE_URL") or os.environ.get("DATABASE_URL")
+    url = database_url or named_by_environment()
     given = {ours: options[theirs] for theirs, ours in _SETTINGS.items() if options.get(theirs) is not None}
     assembly.extend(durability="async" if async_mode else "sync", **({"ledger_url": url} if url else {}), **given)
     get_tracker().default_metadata = dict(options.get("default_metadata") or {})
@@ -64,16 +70,19 @@ def configure(database_url: str | None = None, *, async_mode: bool = True, **opt
 
 def patch_openai(*_: Any, **__: Any) -> None:
     """Watch the OpenAI SDK, every client of it."""
+    use_environment()
     assembly.instrument("openai")
 
 
 def patch_anthropic(*_: Any, **__: Any) -> None:
     """Watch the Anthropic SDK, every client of it."""
+    use_environment()
     assembly.instrument("anthropic")
 
 
 def patch_google(*_: Any, **__: Any) -> None:
     """Watch the Google GenAI SDK, every client of it."""
+    use_environment()
     assembly.instrument("google_genai")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -41,7 +42,7 @@ class AsyncTokenTracker:
 
     async def track_async(self, event: LLMEvent) -> None:
         """Record a call; nothing is waited for."""
-        get_tracker().track(event)
+        _TRACKER.track(event)
 
     async def flush_async(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109  # it is the flush's own
         """Deliver everything tracked so far, without holding up the loop. True if it is home in time. Never raises."""
@@ -52,12 +53,27 @@ _TRACKER: Final = TokenTracker()
 _ASYNC: Final = AsyncTokenTracker()
 
 
+def named_by_environment() -> str | None:
+    """The ledger that TokenLedger's variables name; one that ours names comes first."""
+    names = ("SPANLEDGER_LEDGER_URL", "TOKENLEDGER_DATABASE_URL", "DATABASE_URL")
+    return next((found for name in names if (found := os.environ.get(name))), None)
+
+
+def use_environment() -> None:
+    """Where nobody has named a ledger, let `DATABASE_URL` name it."""
+    url = named_by_environment()
+    if url and not assembly.is_brought("ledger_url"):
+        assembly.extend(ledger_url=url)
+
+
 def get_tracker() -> TokenTracker:
     """The tracker of this process."""
+    use_environment()
     return _TRACKER
 
 
 async def get_async_tracker() -> AsyncTokenTracker:
     """The tracker for coroutines, once the price list is there: `track_async` waits for nothing."""
+    use_environment()
     await asyncio.to_thread(api.ready)
     return _ASYNC

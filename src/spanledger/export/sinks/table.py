@@ -83,11 +83,15 @@ def lacking(name: str, settings: Settings) -> str | None:
     return f"{next(row.env[0] for row in TABLE if row.name == kind.needs)} is not set"
 
 
-def usable(settings: Settings) -> tuple[str, ...]:
-    """The sinks that are asked for and have what they need. A warning for each other one."""
+def say_left_out(settings: Settings) -> None:
+    """A warning for each sink that is asked for and does not have what it needs."""
     for name in settings.sinks:
         if missing := lacking(name, settings):
             log.warning("The sink %s is left out: %s. Records go to the others.", name, missing)
+
+
+def usable(settings: Settings) -> tuple[str, ...]:
+    """The sinks that are asked for and have what they need."""
     return tuple(name for name in settings.sinks if lacking(name, settings) is None)
 
 
