@@ -4,11 +4,12 @@ python docs/generate.py            # write the pages
 python docs/generate.py --check    # exit 1 if a page differs from what would be written
 
 Sources: `semconv/registry.yaml` (attributes, metrics), `spanledger.settings.TABLE` (settings), the ledger's own schema,
-`spanledger.instrumentation.providers` (providers).
+`spanledger.instrumentation.providers` (providers), `docs/seeds.yaml` with the tests in tests/compat (replaced systems).
 """  # noqa: INP001  # a script, no package
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -36,6 +37,8 @@ ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = ROOT / "docs" / "reference"
 MIGRATIONS: Final = ROOT / "src" / "spanledger" / "ledger" / "migrations"
 REGISTRY: Final = ROOT / "semconv" / "registry.yaml"
+SEEDS: Final = ROOT / "docs" / "seeds.yaml"
+COMPAT: Final = ROOT / "tests" / "compat"
 
 WRITTEN: Final = "<!-- Written by docs/generate.py. Edit its source, then run `python docs/generate.py`. -->"
 
@@ -66,6 +69,7 @@ def pages() -> dict[str, str]:
         "settings.md": _page(settings()),
         "providers.md": _page(providers()),
         "ledger.md": _page(ledger()),
+        "seeds.md": _page(seeds()),
         "price-file.schema.json": json.dumps(json_schema(), indent=2) + "\n",
     }
 
@@ -697,6 +701,58 @@ def _same(what: str, there: list[str], described: dict[str, str]) -> None:
     wrong = set(there) ^ set(described)
     if wrong:
         raise ValueError(f"docs/generate.py and the ledger's schema have different {what}: {', '.join(sorted(wrong))}")
+
+
+# Replaced systems.
+
+
+def seeds() -> Iterator[str]:
+    """What the replaced systems promise, and what shows that it is kept.
+
+    Raises `ValueError` where a promise has neither a test nor says that it comes later.
+    """
+    tests = _tests()
+    listed = yaml.safe_load(SEEDS.read_text(encoding="utf-8"))
+    bare = [
+        row["id"]
+        for rows in listed.values()
+        for row in rows
+        if not (tests.get(row["id"]) or row.get("later") or row.get("also"))
+    ]
+    if bare:
+        raise ValueError(f"{SEEDS.name}: no test in tests/compat is named after {', '.join(bare)}")
+    yield from (
+        "# Replaced systems",
+        "",
+        *_filled(
+            "What Lexia, IndoxRouter, TokenTally and TokenLedger promise in their documents, where it lives here, and"
+            " the tests that are named after it. The programs of the documents themselves run in"
+            " `tests/compat/test_seed_documents.py` and `test_seed_ledger.py`. Rows in italics are promised by a"
+            " package only, not by its document."
+        ),
+    )
+    for system, rows in listed.items():
+        yield from ("", f"## {system}", "")
+        yield from _table(("row", "what", "where", "tests"), (_promise(row, tests.get(row["id"], [])) for row in rows))
+
+
+def _promise(row: Mapping[str, Any], tests: list[str]) -> tuple[str, ...]:
+    name = f"*{row['id']}*" if row.get("also") else row["id"]
+    where = row["where"]
+    plain = re.fullmatch(r"[\w.]+(\([\w=, ]*\))?", where) is not None
+    shown = [*map(_code, tests), *([f"later: {row['later']}"] if row.get("later") else [])]
+    return name, row["what"], _code(where) if plain else where, ", ".join(shown)
+
+
+def _tests() -> dict[str, list[str]]:
+    """Row → the names of the tests that begin with it, in order."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(COMPAT.glob("test_*.py")):
+        for each in ast.parse(path.read_text(encoding="utf-8")).body:
+            named = re.match(r"test_([a-z]\d+)_", each.name) if isinstance(each, ast.FunctionDef) else None
+            if named:
+                found.setdefault(named[1].upper(), []).append(each.name)
+    return found
 
 
 if __name__ == "__main__":
