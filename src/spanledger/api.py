@@ -150,9 +150,9 @@ def has_sink(name: str) -> bool:
 
 
 def deliver(sink: str, timeout: float) -> bool:
-    """Deliver to this sink what was recorded before. True if it has it within `timeout` seconds. Never raises."""
+    """Deliver to this sink and to the ledger what was recorded before. True if they have it in time. Never raises."""
     runtime = current()
-    return runtime is None or runtime.recorder.flush(timeout, sink, held=False)
+    return runtime is None or runtime.recorder.flush(timeout, (sink, "ledger"), held=False)
 
 
 def refused(sink: str, record_id: str) -> str | None:

@@ -80,7 +80,7 @@ def _counts(usage):
     if "prompt_tokens" in usage:
         return usage["prompt_tokens"], usage.get("completion_tokens", 0)
     if "promptTokenCount" in usage:
-        taken = usage["promptTokenCount"] + usage["toolUsePromptTokenCount"]
-        return taken, usage["candidatesTokenCount"] + usage["thoughtsTokenCount"]
+        taken = usage["promptTokenCount"] + usage.get("toolUsePromptTokenCount", 0)
+        return taken, usage["candidatesTokenCount"] + usage.get("thoughtsTokenCount", 0)
     cached = usage["cache_creation_input_tokens"] + usage["cache_read_input_tokens"]
     return usage["input_tokens"] + cached, usage["output_tokens"]

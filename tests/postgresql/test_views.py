@@ -1,4 +1,4 @@
-"""The names of the TokenLedger seed: its statements run as they are, and say what was put in."""
+"""The names of the TokenLedger seed say what was put in."""
 
 import logging
 from datetime import UTC, date, datetime, timedelta
@@ -10,66 +10,22 @@ from tests.postgresql.records import asked, bare, command, put, row
 
 from spanledger.recording.sink import SinkError
 
-# The sql blocks of the seed's quick start (004_99f635bbc70ddf6a.txt), letter by letter: first those below "Query by
-# Attribution", then those below "Monitoring Queries".
-COST_BY_FEATURE = """-- Cost by feature
-SELECT feature, SUM(cost_usd) as cost
-FROM token_ledger_events
-WHERE timestamp >= NOW() - INTERVAL '30 days'
-GROUP BY feature
-ORDER BY cost DESC;"""
-COST_BY_TEAM = """-- Cost by team
-SELECT team, SUM(cost_usd) as cost, COUNT(*) as requests
-FROM token_ledger_events
-WHERE timestamp >= NOW() - INTERVAL '30 days'
-GROUP BY team;"""
-TOP_USERS = """-- Top users by cost
-SELECT user_id, feature, SUM(cost_usd) as cost
-FROM token_ledger_events
-WHERE timestamp >= NOW() - INTERVAL '7 days'
-GROUP BY user_id, feature
-ORDER BY cost DESC
-LIMIT 10;"""
-DAILY_TREND = """-- Daily cost trend
-SELECT * FROM token_ledger_daily_costs
-ORDER BY date DESC
-LIMIT 30;"""
-LEADERBOARD = """-- User cost leaderboard
-SELECT * FROM token_ledger_user_costs
-ORDER BY total_cost DESC
-LIMIT 20;"""
-BY_FEATURE_AND_TEAM = """-- Cost by feature and team (last 7 days)
-SELECT
-    feature,
-    team,
-    SUM(cost_usd) as cost,
-    COUNT(*) as requests,
-    AVG(duration_ms) as avg_latency_ms
-FROM token_ledger_events
-WHERE timestamp >= NOW() - INTERVAL '7 days'
-GROUP BY feature, team
-ORDER BY cost DESC;"""
-ANOMALIES = """-- Detect cost anomalies (users spending 2x their average)
-WITH user_avg AS (
-    SELECT user_id, AVG(daily_cost) as avg_daily
-    FROM (
-        SELECT user_id, DATE(timestamp), SUM(cost_usd) as daily_cost
-        FROM token_ledger_events
-        WHERE timestamp >= NOW() - INTERVAL '30 days'
-        GROUP BY user_id, DATE(timestamp)
-    ) daily
-    GROUP BY user_id
+# What people who come from TokenLedger ask, by its names. Its own statements run in tests/compat.
+LATELY = "FROM token_ledger_events WHERE timestamp >= now() - interval"
+COST_BY_FEATURE = f"SELECT feature, sum(cost_usd) AS cost {LATELY} '30 days' GROUP BY 1 ORDER BY 2 DESC"
+COST_BY_TEAM = f"SELECT team, sum(cost_usd) AS cost, count(*) AS requests {LATELY} '30 days' GROUP BY 1"
+TOP_USERS = f"SELECT user_id, feature, sum(cost_usd) AS cost {LATELY} '7 days' GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 10"
+DAILY_TREND = "SELECT * FROM token_ledger_daily_costs ORDER BY date DESC LIMIT 30"
+LEADERBOARD = "SELECT * FROM token_ledger_user_costs ORDER BY total_cost DESC LIMIT 20"
+BY_FEATURE_AND_TEAM = (
+    "SELECT feature, team, sum(cost_usd) AS cost, count(*) AS requests, avg(duration_ms) AS avg_latency_ms"
+    f" {LATELY} '7 days' GROUP BY 1, 2 ORDER BY 3 DESC"
 )
-SELECT
-    e.user_id,
-    DATE(e.timestamp) as date,
-    SUM(e.cost_usd) as daily_cost,
-    ua.avg_daily
-FROM token_ledger_events e
-JOIN user_avg ua ON e.user_id = ua.user_id
-WHERE e.timestamp >= NOW() - INTERVAL '1 day'
-GROUP BY e.user_id, DATE(e.timestamp), ua.avg_daily
-HAVING SUM(e.cost_usd) > ua.avg_daily * 2;"""
+ANOMALIES = f"""
+WITH days AS (SELECT user_id, date(timestamp) AS day, sum(cost_usd) AS spent {LATELY} '30 days' GROUP BY 1, 2),
+means AS (SELECT user_id, avg(spent) AS avg_daily FROM days GROUP BY 1),
+today AS (SELECT user_id, date(timestamp) AS date, sum(cost_usd) AS daily_cost {LATELY} '1 day' GROUP BY 1, 2)
+SELECT user_id, date, daily_cost, avg_daily FROM today JOIN means USING (user_id) WHERE daily_cost > 2 * avg_daily"""
 USD = 10**12
 NOW = datetime.now(UTC)
 

@@ -146,13 +146,14 @@ def _said(provider: str, tokens_in: Any, tokens_out: Any, cost_usd: Any, **more:
         said["metadata"] = {**(said.get("metadata") or {}), **rest}
     whole = tokens_in
     if provider == "anthropic" and isinstance(tokens_in, int):
-        whole += said.get("cache_read_tokens", 0) + said.get("cache_write_tokens", 0)
+        cached = (said.get(name, 0) for name in ("cache_read_tokens", "cache_write_tokens"))
+        whole += sum(each for each in cached if isinstance(each, int))
     return {**said, "input_tokens": whole, "output_tokens": tokens_out, "cost_usd": cost_usd}
 
 
 def _labelled(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     """Metadata, those of its keys apart that say whose a call is. The feature has two names."""
-    rest = dict(metadata or {})
+    rest = dict(metadata) if isinstance(metadata, Mapping) else {}
     said: dict[str, Any] = {name: rest.pop(name) for name in _WHOSE if name in rest}
     if "feature_name" in rest:
         said.setdefault("feature", rest["feature_name"])

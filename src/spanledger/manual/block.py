@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,8 +13,8 @@ from spanledger.context.scope import Frame, bracket_here, enter, leave, merge
 from spanledger.guard import failed
 from spanledger.instrumentation.call import is_cancel
 from spanledger.manual.report import SAYS, Moment, checked, record_of, whose
-from spanledger.model import Attribution, Cost, Usage, UsageRecord, now_ns, record_id_at
-from spanledger.recording.bracket import Bracket
+from spanledger.model import Attribution, Cost, UsageRecord, now_ns, record_id_at
+from spanledger.recording.bracket import Bracket, Heard
 
 if TYPE_CHECKING:
     from spanledger.manual.desk import Desk
@@ -101,11 +103,21 @@ class Block:
             self.record = self._desk.report(record, self.bracket, ended=ended)
 
 
-def heard_cost(bracket: Bracket, usage: Usage) -> Cost | None:
-    """The cost of the calls that were seen in a bracket, if the report is of them all and they are priced."""
+def heard_cost(bracket: Bracket, record: UsageRecord, price: Callable[[UsageRecord], UsageRecord]) -> Cost | None:
+    """The cost of the calls that were seen in a bracket, if the report is of them all and they have prices."""
     calls = [each for each in bracket.heard if not each.failed]
-    costs = [each.cost for each in calls if each.cost is not None and each.cost.cost_pusd is not None]
     total = sum(each.usage.output_tokens or 0 for each in calls)
-    if not calls or len(costs) < len(calls) or usage.output_tokens not in (None, total):
+    if not calls or record.usage.output_tokens not in (None, total):
         return None
-    return costs[0] if len(costs) == 1 else Cost(sum(each.cost_pusd or 0 for each in costs), None, "USD", "local")
+    costs = [each.cost or price(_as_seen(record, each)).cost for each in calls]
+    known = [each.cost_pusd for each in costs if each is not None and each.cost_pusd is not None]
+    if len(known) < len(calls):
+        return None
+    return costs[0] if len(costs) == 1 else Cost(sum(known), None, "USD", "local", "priced")
+
+
+def _as_seen(record: UsageRecord, heard: Heard) -> UsageRecord:
+    asked, answered = heard.models
+    return replace(
+        record, provider=heard.provider, request_model=asked, response_model=answered, usage=heard.usage, cost=None
+    )

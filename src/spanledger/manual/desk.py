@@ -71,7 +71,7 @@ class Desk:
             record = self._shown(record if record.cost is not None else self.price(record))
         self.take(_unpriced(record), bracket)
         if ended and record.cost is None:
-            cost = heard_cost(bracket, record.usage)
+            cost = heard_cost(bracket, record, self.price)
             return self.price(record) if cost is None else replace(record, cost=cost)
         return record
 

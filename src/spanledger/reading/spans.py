@@ -32,7 +32,7 @@ OURS: Final = "spanledger"
 _MOST: Final = 10_000
 _LONG: Final = 20_000
 _UNKNOWN: Final = object()
-_HEARD: Final = Heard("unknown", (), Usage(), None, failed=False)
+_HEARD: Final = Heard("unknown", (None, None), Usage(), None, failed=False)
 """A call of which only its span tells, and later."""
 _ANY_MARK: Final = frozenset(MARKS)
 

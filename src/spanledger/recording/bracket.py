@@ -18,7 +18,8 @@ class Heard(NamedTuple):
     """A call that has ended in a bracket."""
 
     provider: str
-    models: tuple[str | None, ...]
+    models: tuple[str | None, str | None]
+    """Asked, answered."""
     usage: Usage
     cost: Cost | None
     """`None` where it was not priced at once."""

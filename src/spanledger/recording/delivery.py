@@ -102,10 +102,10 @@ class Delivery:
         for courier in self._couriers:
             courier.wake(waiting)
 
-    def drain(self, timeout: float, sink: str | None = None) -> bool:
-        """Deliver what is there now. True if every sink, or this one, has taken everything within `timeout` seconds."""
+    def drain(self, timeout: float, sinks: Sequence[str] = ()) -> bool:
+        """Deliver what is there now. True if every sink, or each of these, has taken everything within `timeout` seconds."""
         until = time.monotonic() + timeout
-        couriers = [courier for courier in self._couriers if sink in (None, courier.name)]
+        couriers = [courier for courier in self._couriers if not sinks or courier.name in sinks]
         errands = [Errand(self._clock() + timeout) for _ in couriers]
         for courier, errand in zip(couriers, errands, strict=True):
             courier.run(errand)

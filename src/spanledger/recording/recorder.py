@@ -9,7 +9,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from spanledger.context.scope import forget_scopes
@@ -76,14 +76,14 @@ class Recorder:
         """Move one of our counters by one, on the writer's thread. Never raises."""
         self.later(lambda: self._make_meters().count(name, 1, attributes))
 
-    def flush(self, timeout: float = 10.0, sink: str | None = None, *, held: bool = True) -> bool:
-        """Commit and deliver what was recorded before, to all sinks or to this one.
+    def flush(self, timeout: float = 10.0, sinks: Sequence[str] = (), *, held: bool = True) -> bool:
+        """Commit and deliver what was recorded before, to all sinks or to these.
 
         `held`: also what waits for a report in a block that is open. True if it is there within `timeout` seconds.
         Never raises.
         """
         try:
-            return self._writer.flush(timeout, sink, held=held)
+            return self._writer.flush(timeout, sinks, held=held)
         except Exception as error:  # noqa: BLE001  # a door
             failed("a flush", error)
             return False

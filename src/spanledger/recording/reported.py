@@ -52,8 +52,8 @@ class Calls(Protocol):
     def displaced(self, call: Call, telling: Telling, facts: Facts) -> Outcome:
         """The telling of somebody who knows better, in the place of all there are; the id stays."""
 
-    def let_go(self, call: Call) -> None:
-        """What a call was held for has come to its end."""
+    def let_go(self, calls: Sequence[Call]) -> None:
+        """What calls were held for has come to its end."""
 
     def take_back(self, call: Call) -> str | None:
         """The id of the record of a call that turned out to be none, if it is open."""
@@ -183,8 +183,7 @@ class Reports:
         bracket.released = True
         bracket.done = len(bracket.begun) <= bracket.told
         if bracket.outer is None or bracket.outer.released:
-            for call in (*bracket.calls, *(bracket.rows if bracket.done else ())):
-                self._calls.let_go(call)
+            self._calls.let_go([*bracket.calls, *(bracket.rows if bracket.done else ())])
 
 
 def _around(bracket: Bracket | None) -> Iterator[Bracket]:

@@ -7,7 +7,7 @@ whoever comes late makes no second record.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -127,12 +127,14 @@ class Settling:
         self._index(call, facts)
         return self.replaced(call, [telling])
 
-    def let_go(self, call: Call) -> None:
-        """What a call was held for has come to its end."""
-        if self._held.pop(call, _GONE) is not _GONE:
-            others = self._others()
+    def let_go(self, calls: Sequence[Call]) -> None:
+        """What calls were held for has come to its end."""
+        others = self._others()
+        free = [call for call in calls if self._held.pop(call, _GONE) is not _GONE]
+        free.sort(key=lambda call: call.due)
+        for call in free:
             call.due = self._clock() + (WINDOW if others else 0.0)
-            self._open.append(call) if others else self._open.appendleft(call)
+        self._open.extend(free) if others else self._open.extendleft(reversed(free))
 
     def take_back(self, call: Call) -> str | None:
         """The id of the record of a call that turned out to be none, if it is open; it is not kept."""

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
+from spanledger.conventions import CHAT, EMBEDDINGS, TEXT_COMPLETION
 from spanledger.model import ATTRIBUTION_KEYS, NOBODY, Attribution, Cost, Usage, UsageRecord
 from spanledger.recording.bracket import Bracket, Heard
 
@@ -58,6 +59,7 @@ class Facts(NamedTuple):
     usage: Usage
     failed: bool
     by_hand: bool
+    operation: str
 
 
 def facts_heard(heard: Heard, around: Facts) -> Facts:
@@ -86,6 +88,7 @@ def facts_of(telling: Telling) -> Facts:
         usage=record.usage,
         failed=record.status == "error",
         by_hand=telling.rank is Rank.MANUAL,
+        operation=record.operation,
     )
 
 
@@ -151,6 +154,10 @@ def same_counts(one: Usage, other: Usage) -> bool:
     )
 
 
+TOOL: Final = "execute_tool"
+"""The operation of a report of something that is no model's."""
+_SPOKEN: Final = frozenset({CHAT, TEXT_COMPLETION, EMBEDDINGS})
+"""Operations that are reported by their tokens."""
 _PLACEHOLDER: Final = 8
 """OpenLLMetry adds the placeholder of an Anthropic stream's start, 1 to 8 tokens, to its output."""
 
@@ -210,6 +217,8 @@ _JITTER: Final = timedelta(milliseconds=20)
 
 def may_be_of(report: Facts, call: Facts) -> bool:
     """Whether a report by hand may be of a call, though its counts are others."""
+    if TOOL in (report.operation, call.operation):
+        return False
     if call.failed or not (stands_for(report.provider, call.provider) or call.provider in _ANY):
         return False
     writes = call.usage.output_tokens is not None or not report.usage.output_tokens
@@ -218,6 +227,9 @@ def may_be_of(report: Facts, call: Facts) -> bool:
 
 def reports(report: Facts, call: Facts) -> bool:
     """Whether what was reported by hand is the usage of a call: equal, as far as it was said and the call knows it."""
+    if report.operation == TOOL:  # a picture, say, with a cost of its own and tokens that nobody counted
+        writes = call.usage.output_tokens and not call.usage.output_image_tokens
+        return not (call.failed or call.by_hand or writes or call.operation in _SPOKEN)
     if call.failed or not (stands_for(report.provider, call.provider) or call.provider in _ANY):
         return False
     said, known = report.usage, call.usage
@@ -287,13 +299,15 @@ def merged(tellings: Sequence[Telling], reason: str) -> UsageRecord:
     label = next((found for each in reversed(ranked) if each.rank is Rank.MANUAL and (found := _label(each))), None)
     if label is not None:
         attribution = attribution._replace(metadata={**(attribution.metadata or {}), "label": label})
+    said = next((each.record for each in ranked if each.rank is Rank.MANUAL and each.record.operation == TOOL), None)
+    raw = said or (rich if rich.raw_usage else first)
     return replace(
         first,
         **filled,
         record_id=tellings[0].record.record_id,
         usage=usage,
-        raw_usage=rich.raw_usage or first.raw_usage,
-        usage_shape=rich.usage_shape if rich.raw_usage else first.usage_shape,
+        raw_usage=raw.raw_usage,
+        usage_shape=raw.usage_shape,
         cost=priced,
         stream=any(each.stream for each in records),
         attribution=attribution,

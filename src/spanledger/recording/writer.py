@@ -7,7 +7,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
@@ -113,14 +113,14 @@ class Writer:
         if self._stopped and not self.here:  # nobody is left to take it, but perhaps whoever is at the end of it all
             self._take_all(wait=0)
 
-    def flush(self, timeout: float, sink: str | None = None, *, held: bool = True) -> bool:
-        """Commit and deliver what was queued before, to all sinks or to one, and what is held for a report, or not."""
+    def flush(self, timeout: float, sinks: Sequence[str] = (), *, held: bool = True) -> bool:
+        """Commit and deliver what was queued before, to all sinks or to these, and what is held for a report, or not."""
         deadline = time.monotonic() + timeout
         if self._thread is None and self._plan.outbox is None:
             return True
         if self._stopped:  # what a span exporter hands over while the process ends
             self._take_all(wait=timeout)
-            home = self._delivery is None or self._delivery.drain(timeout, sink)
+            home = self._delivery is None or self._delivery.drain(timeout, sinks)
             self._close()
             return home
         for _ in range(2):  # what `later` left to do makes records of its own: those are what the second turn waits for
@@ -130,7 +130,7 @@ class Writer:
                 return False
         if self._failing:
             return False
-        return self._delivery is None or self._delivery.drain(max(0.0, deadline - time.monotonic()), sink)
+        return self._delivery is None or self._delivery.drain(max(0.0, deadline - time.monotonic()), sinks)
 
     def commit(self, timeout: float) -> bool:
         """Commit what was queued before."""

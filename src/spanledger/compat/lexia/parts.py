@@ -9,6 +9,7 @@ from typing import Any, Final
 from spanledger.export.formats.usage_api import SHAPE
 from spanledger.manual.report import Moment, record_of
 from spanledger.model import MOST_OF_A_COUNT, PICO_USD, Cost, UsageRecord
+from spanledger.recording.telling import TOOL
 from spanledger.usage.stated import amount
 
 ALIASES: Final = {"input": "prompt", "output": "completion"}
@@ -17,7 +18,6 @@ CALL: Final = ("prompt", "completion", "total")
 TOOLS: Final = ("function_call", "tool_usage")
 """Types that are each something of their own."""
 _BUCKETS: Final = {"prompt": "input", "completion": "output"}
-_TOOL: Final = "execute_tool"
 _LONGEST: Final = 256
 """Characters of what is shown or kept of a text."""
 
@@ -51,7 +51,7 @@ def part_of(tokens: Any, token_type: Any, cost: Any, label: Any) -> Part:
         raise ValueError(f"tokens are a whole number from 0 to {MOST_OF_A_COUNT}")
     pusd = None if cost is None else amount(cost, PICO_USD)
     if cost is not None and pusd is None:
-        raise ValueError(f"a cost is an amount in USD such as '0.002', not {shown(cost)}")
+        raise ValueError(f"a cost is an amount in USD such as '0.002', not {quoted(cost)}")
     return Part(kind, count, None if cost is None else _plain(cost), pusd, None if label is None else shown(label))
 
 
@@ -72,6 +72,15 @@ def shown(value: Any, *, whole: bool = False) -> str:
     except Exception:  # noqa: BLE001  # the application's
         text = f"<{type(value).__name__}>"
     return text if whole or len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def quoted(value: Any) -> str:
+    """A value as it would be written in a program, of bounded length."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # the application's
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _plain(cost: Any) -> str:
@@ -99,7 +108,7 @@ def call_record(parts: Mapping[str, Part], model: str | None, moment: Moment, re
 
 def tool_record(part: Part, moment: Moment) -> UsageRecord:
     """The record of something else that costs: its tokens are no model's, and are kept apart."""
-    said = {"operation": _TOOL, "label": part.label, "other_usage": {f"{part.kind}_tokens": part.tokens}}
+    said = {"operation": TOOL, "label": part.label, "other_usage": {f"{part.kind}_tokens": part.tokens}}
     return replace(record_of(said, moment), cost=_cost({part.kind: part}), **_raw([part]))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import weakref
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -16,7 +18,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from spanledger import api, conventions
 from spanledger.compat.lexia.channel import Channel
-from spanledger.compat.lexia.parts import CALL, Part, call_record, part_of, shown, tool_record
+from spanledger.compat.lexia.parts import CALL, Part, call_record, part_of, quoted, shown, tool_record
 from spanledger.context.scope import bracket_here, enter, leave, merge
 from spanledger.guard import failed, log
 from spanledger.manual.report import Moment
@@ -49,6 +51,7 @@ class Session:
         self._began = Moment(now_ns(), None)
         self._record_id = ""
         self._ended = False
+        self._lock = threading.Lock()
         self._bracket = Bracket(bracket_here())
         message_id = member(data, "response_uuid")
         self._message = {"message_id": shown(message_id)} if message_id else {}
@@ -65,13 +68,14 @@ class Session:
         attributes = {conventions.ATTRIBUTION[name]: value for name, value in self._message.items()}
         tracer = trace.NoOpTracer() if desk is None else desk.tracer
         self._span = tracer.start_span(_NAME, attributes=attributes)
+        self._place = _place()
         self._token: Any = otel_context.attach(trace.set_span_in_context(self._span))
         _here.set(weakref.ref(self))
 
     def _step_out(self) -> None:
         leave(self._frame)
         token, self._token = self._token, None
-        if token is not None and trace.get_current_span() is self._span:
+        if token is not None and _place() == self._place:  # elsewhere it ends with the context it began in
             otel_context.detach(token)
 
     def usage(self, tokens: Any, token_type: str, cost: Any = None, label: Any = None) -> None:
@@ -84,11 +88,12 @@ class Session:
         try:
             part = part_of(tokens, token_type, cost, label)
         except ValueError as error:
-            log.warning("usage(%s, %s) is not recorded: %s.", shown(tokens), shown(token_type), error)
+            log.warning("usage(%s, %s) is not recorded: %s.", quoted(tokens), quoted(token_type), error)
             return
         log.info("usage of message %s: %s", self._message.get("message_id"), part.sent)
         try:
-            self._take(part)
+            with self._lock:
+                self._take(part)
         except Exception as error:  # noqa: BLE001  # a door
             failed("a report of usage", error)
 
@@ -117,7 +122,7 @@ class Session:
         if desk is None:
             return
         if part.kind not in CALL:
-            desk.take(_of_message(tool_record(part, Moment(now_ns(), None)), self._message), None)
+            desk.take(_of_message(tool_record(part, Moment(now_ns(), None)), self._message), self._bracket)
             return
         if not self._parts or part.kind in self._parts:
             self._parts, self._began = {}, Moment(now_ns(), None)
@@ -183,6 +188,16 @@ class Session:
     def __del__(self) -> None:
         if hasattr(self, "_frame"):
             self._end()
+
+
+def _place() -> tuple[int, Any]:
+    """The thread and the task that this runs in."""
+    asyncio: Any = sys.modules.get("asyncio")
+    try:
+        task = None if asyncio is None else asyncio.current_task()
+    except RuntimeError:  # there is no loop
+        task = None
+    return threading.get_ident(), None if task is None else id(task)
 
 
 def member(data: Any, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -74,10 +75,15 @@ class LLMEvent:
             count = getattr(self, name)
             if isinstance(count, bool) or not isinstance(count, int) or count < 0:
                 raise ValueError(f"{name} is a whole number of tokens, not {count!r}")
-        if self.duration_ms is not None and not self.duration_ms >= 0:
+        if self.duration_ms is not None and not 0 <= self.duration_ms < math.inf:
             raise ValueError(f"duration_ms is a number of milliseconds, not {self.duration_ms!r}")
         if self.status not in _STATUSES:
             raise ValueError(f"status is one of {', '.join(_STATUSES)}, not {self.status!r}")
+        if isinstance(self.timestamp, str):
+            self.timestamp = datetime.fromisoformat(self.timestamp)
+        for name in ("metadata", "metadata_extra"):
+            if not isinstance(getattr(self, name), (Mapping, type(None))):
+                raise ValueError(f"{name} is a mapping, not {getattr(self, name)!r}")  # noqa: TRY004  # as for the others
         self.total_tokens = self.input_tokens + self.output_tokens
 
     @classmethod
@@ -94,23 +100,26 @@ class LLMEvent:
             raise TypeError(f"an event has no {', '.join(sorted(own.keys() - _DEFAULTS.keys()))}")
         if "event_id" not in values:
             own["event_id"] = record_id_at(now_ns())
+        counts = own["input_tokens"], own["output_tokens"]
+        own["total_tokens"] = sum(each for each in counts if isinstance(each, int))
         return event
 
     def said(self) -> dict[str, Any]:
         """The event as `track` takes it."""
         said: dict[str, Any] = {name: value for name in _WHOSE if (value := getattr(self, name)) is not None}
-        extra = {**(self.metadata or {}), **(self.metadata_extra or {})}
+        extra = {**_mapping(self.metadata), **_mapping(self.metadata_extra)}
+        kind = str(self.request_type or "chat")
         extra |= {name: value for name in ("page", "component") if (value := getattr(self, name)) is not None}
         said |= {
-            "provider": provider_named(self.provider, None),
+            "provider": provider_named(str(self.provider), None),
             "model": self.model,
-            "operation": _OPERATIONS.get(self.request_type, self.request_type),
-            "stream": self.request_type.endswith("_stream"),
+            "operation": _OPERATIONS.get(kind, kind),
+            "stream": kind.endswith("_stream"),
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
             "cost_usd": self.cost_usd,
             "duration_ms": self.duration_ms,
-            "started_at": self.timestamp and _aware(self.timestamp),
+            "started_at": _aware(self.timestamp) if isinstance(self.timestamp, datetime) else None,
             "status": _STATUSES.get(self.status, "incomplete"),
             "error_type": self.error_type or ("timeout" if self.status == "timeout" else None),
             "server_address": self.endpoint,
@@ -122,6 +131,10 @@ class LLMEvent:
 
 
 _DEFAULTS: Final = {each.name: None if each.name == "event_id" else each.default for each in fields(LLMEvent)}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _aware(moment: datetime) -> datetime:
