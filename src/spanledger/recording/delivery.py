@@ -103,7 +103,7 @@ class Delivery:
             courier.wake(waiting)
 
     def drain(self, timeout: float, sinks: Sequence[str] = ()) -> bool:
-        """Deliver what is there now. True if every sink, or each of these, has taken everything within `timeout` seconds."""
+        """Deliver what is there now. True if every sink, or each of these, has it within `timeout` seconds."""
         until = time.monotonic() + timeout
         couriers = [courier for courier in self._couriers if not sinks or courier.name in sinks]
         errands = [Errand(self._clock() + timeout) for _ in couriers]

@@ -114,7 +114,7 @@ class Writer:
             self._take_all(wait=0)
 
     def flush(self, timeout: float, sinks: Sequence[str] = (), *, held: bool = True) -> bool:
-        """Commit and deliver what was queued before, to all sinks or to these, and what is held for a report, or not."""
+        """Commit and deliver what was queued before, to all sinks or to these; `held`: what waits for a report, too."""
         deadline = time.monotonic() + timeout
         if self._thread is None and self._plan.outbox is None:
             return True
