@@ -244,3 +244,13 @@ def test_time_that_passes_in_between_loses_no_call_of_ours_and_never_tells_of_on
     assert len(settled) <= len(calls) + len(uncovered)
     assert len(settled) >= len(calls)
     assert room.settling.next_due is None
+
+
+def test_a_report_that_a_span_around_it_has_told_of_too_is_in_nobodys_way():
+    room, bracket = Room(), Bracket(whole=True)
+    report = report_of(bracket, (10, 5), trace_id="1" * 32)
+    report = replace(report, record=replace(report.record, parent_span_id="2" * 16))
+    around = telling(FRAMEWORK, counts=(10, 5), trace_id="1" * 32, span_id="2" * 16)
+    assert room.tell(report, around) == ["recorded", "merged"]
+    assert room.tell(call_in(bracket, (20, 7), response_id="r", after=1)) == ["recorded"]
+    assert sorted(map(counts_of, finished(room, bracket))) == [(10, 5), (20, 7)]

@@ -149,7 +149,9 @@ class Reports:
         """What becomes of a call whose report was faster; `None` where there is none."""
         for each in _around(bracket):
             for row in each.rows:
-                (told,) = row.told.values()
+                told, *others = row.told.values()
+                if others:  # somebody else's span has told of it
+                    continue
                 if reports(told, facts):
                     self._is_of(each, row)
                     return self._calls.add(row, telling, facts, "report") if row.tellings else Outcome("late")
