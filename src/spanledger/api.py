@@ -162,6 +162,6 @@ def refused(sink: str, record_id: str) -> str | None:
 
 
 def trouble(sink: str) -> str | None:
-    """Why a sink has not taken what waits for it, if that was tried. Never raises."""
+    """Why a sink has not taken what waits for it, "" if nothing was tried, `None` if nothing waits. Never raises."""
     runtime = current()
     return None if runtime is None else runtime.recorder.trouble(sink)

@@ -122,11 +122,16 @@ def _set_up(read: Settings, given: dict[str, Any], providers: tuple[Any, Any], w
     old, _runtime = _runtime, None
     if old is not None:
         old.instrumentation.take_off()
-        old.recorder.shutdown()
     if not read.enabled:
+        if old is not None:
+            old.recorder.shutdown()
         _propagation.use("off")
         return
     _runtime = _build(read, *providers)
+    if old is not None:
+        _runtime.engine.open_streams.update(old.engine.open_streams)
+        old.engine.open_streams = _runtime.engine.open_streams
+        old.recorder.hand_over(_runtime.recorder)
     _runtime.configured, _runtime.given = True, given
     _runtime.engine.reported_after = old is not None and old.engine.reported_after
     _notice(_runtime)

@@ -326,14 +326,15 @@ def test_l12_what_can_not_be_right_is_one_line_in_the_log_and_nothing_else(token
     session.usage(tokens, kind, cost=cost)
     session.usage(150, "prompt")
     (line,) = said()
-    assert line.startswith(f"usage({tokens!r}, {kind!r}) is not recorded: ")
+    shown = "<list>" if tokens == [] else repr(tokens)
+    assert line.startswith(f"usage({shown}, {kind!r}) is not recorded: ")
     assert calls() == [(150, None)]
 
 
 def test_l13_what_is_sent_is_logged(session, said):
     session.usage("150", "input", cost=0.001, label="Draft")
     assert [each for each in said("INFO") if "usage" in each] == [
-        f"usage of message {ID}: {{'type': 'prompt', 'token': '150', 'cost': '0.001'}}"
+        f"usage of message {ID!r}: {{'type': 'prompt', 'token': '150', 'cost': '0.001'}}"
     ]
 
 

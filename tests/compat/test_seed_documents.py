@@ -4,8 +4,10 @@ Lexia's, IndoxRouter's and TokenTally's; TokenLedger's are in test_seed_ledger.p
 watched beforehand, and with none: then what is counted is what the block itself says.
 """
 
+import gc
 import json
 import math
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +22,15 @@ import spanledger
 pytestmark = OLD_MODELS
 PYTHON = {"lexia_quick": 4, "lexia_guide": 8, "indoxrouter": 10, "tokentally": 5, "tokenledger": 9}
 SQL = {"tokenledger": 2}
+
+
+@pytest.fixture(autouse=True)
+def left_open():
+    """The documents close no client: that must not be another test's warning."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.mark.parametrize("name", PYTHON)

@@ -454,7 +454,7 @@ def test_k22_any_provider_and_any_model_are_taken(ledger):
     get_tracker().track(event(provider="custom", model="my-model", cost_usd="0.25"))
     get_tracker().track(event(provider="", model=""))
     assert ledger("provider", "request_model", "input_tokens", "cost_pusd") == [
-        ("custom", "my-model", 100, None), ("custom", "my-model", 100, 250_000_000_000), ("unknown", "", 100, None),
+        ("custom", "my-model", 100, None), ("custom", "my-model", 100, 250_000_000_000), ("unknown", None, 100, None),
     ]  # fmt: skip
 
 

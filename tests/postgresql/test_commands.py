@@ -106,8 +106,8 @@ def test_a_hundred_calls_beyond_what_a_column_holds_have_an_exact_sum(url):
 
 def test_usage_is_json(filled):
     found = json.loads(command("usage", "--since", day(200), "--ledger", filled).stdout)
-    assert (found["total"]["calls"], found["total"]["cost_usd"]) == (5, "19.000000000009")
-    assert short(found["by_model"], "provider", "model", "calls") == [("openai", "gpt-4o", 5)]
+    assert (found["total_requests"], found["total_cost"], found["unpriced_requests"]) == (5, 19.000000000009, 1)
+    assert {name: each["requests"] for name, each in found["by_model"].items()} == {"gpt-4o": 5}
 
 
 def test_doctor_says_what_is_there(filled, database):

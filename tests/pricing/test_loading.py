@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -35,6 +36,8 @@ def test_to_ask_for_prices_never_waits_for_whoever_is_loading_them(slow):
 def test_a_fork_waits_for_a_load_under_way_so_that_the_child_has_prices(slow):
     prices = Prices(fixups=False, files=(slow,))
     prices.warm()
+    while not prices._loading.locked():
+        time.sleep(0.001)
     threading.Timer(0.5, write, (slow,)).start()
     child = os.fork()
     if child == 0:

@@ -430,7 +430,6 @@ def test_equal_calls_without_ids_are_as_many_as_the_busiest_teller_told(tellers,
             trace_id=st.sampled_from([None, "a" * 32]),
             span_id=st.sampled_from([None, "1" * 16, "2" * 16, "3" * 16]),
             parent_span_id=st.sampled_from([None, "1" * 16, "2" * 16]),
-            final=st.booleans(),
         ),
         max_size=20,
     )

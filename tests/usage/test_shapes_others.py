@@ -265,6 +265,20 @@ OTHERS = [
         ),
     ),
     ("langchain", {"input_tokens": 1, "output_tokens": 2, "input_token_details": {}}, used(input=1, output=2)),
+    (
+        "manual",
+        {
+            "input_tokens": 1000, "output_tokens": 200, "cache_read_tokens": 100, "cache_write_tokens": 200,
+            "cache_write_long_tokens": 50, "reasoning_tokens": 150, "input_audio_tokens": 10, "output_audio_tokens": 20,
+            "input_image_tokens": 5, "output_image_tokens": 15, "web_searches": 2,
+        },
+        used(
+            input=1000, output=200, cache_read=100, cache_write=200, cache_write_long=50, reasoning=150, input_audio=10,
+            output_audio=20, input_image=5, output_image=15, web_searches=2,
+        ),
+    ),
+    ("manual", {"input_tokens": 7}, used(input=7)),
+    ("manual", {"input_tokens": -7, "output_tokens": 2}, used("invalid", output=2)),
 ]  # fmt: skip
 COMPACTED = [
     # A stream's first message shows the compaction's writes: the message's own are among the iterations.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from spanledger import api, assembly
+from spanledger.manual.block import Block
 from spanledger.manual.response import CostBreakdown, ResponseUsage
 from spanledger.model import Usage
 from spanledger.pricing.hosts import provider_named
@@ -101,11 +102,8 @@ class IndoxRouter:
         options = {**options, **({} if self.timeout is None else {"timeout": self.timeout})}
         with api.track_usage(provider=name, model=model) as call:
             answer, text, reason = _asked(ask, provider, model, messages, options)
-            used = api.usage_of(answer, provider=name, model=model)
-            counts = {each.name: getattr(used.usage, each.name) for each in fields(Usage)}
-            del counts["usage_status"]
-            call.set_usage(**counts, response_model=used.model, finish_reasons=reason)
-        return Response(provider, model, text, _view(used), reason, answer)
+            view = _told(call, answer, name, model, reason)
+        return Response(provider, model, text, view, reason, answer)
 
     def chat(self, messages: Messages, model: str, **options: Any) -> Response:
         """The same for a model named `provider/model`."""
@@ -118,6 +116,17 @@ class IndoxRouter:
 
 
 Ask = Callable[[str, Messages, Mapping[str, Any]], tuple[Any, str, str | None]]
+
+
+def _told(call: Block, answer: Any, provider: str, model: str, reason: str | None) -> UsageView:
+    """What an answer has used, reported; of one that does not say, nothing. Never raises: it has been paid for."""
+    try:
+        used = api.usage_of(answer, provider=provider, model=model)
+    except TypeError:
+        return UsageView()
+    counts = {each.name: getattr(used.usage, each.name) for each in fields(Usage) if each.name != "usage_status"}
+    call.set_usage(**counts, response_model=used.model, finish_reasons=reason)
+    return _view(used)
 
 
 def _asked(
@@ -134,8 +143,8 @@ def _openai(model: str, messages: Messages, options: Mapping[str, Any]) -> tuple
 
     with openai.OpenAI() as client:
         answer: Any = client.chat.completions.create(model=model, messages=list(messages), **options)  # type: ignore[arg-type]
-    choice = answer.choices[0]
-    return answer, choice.message.content or "", choice.finish_reason
+    choice = answer.choices[0] if answer.choices else None
+    return answer, (choice and choice.message.content) or "", choice and choice.finish_reason
 
 
 def _anthropic(model: str, messages: Messages, options: Mapping[str, Any]) -> tuple[Any, str, str | None]:

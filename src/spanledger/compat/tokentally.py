@@ -58,7 +58,12 @@ class TokenTally:
         if not isinstance(api_key, str) or not api_key.startswith(_KEY):
             raise ValueError(f"an API key of TokenTally begins with {_KEY!r}")
         self.timeout = timeout
-        assembly.extend(sinks=("tokentally",), tokentally_api_key=api_key, tokentally_base_url=base_url)
+        self._settings = {"tokentally_api_key": api_key, "tokentally_base_url": base_url}
+        self._use()
+
+    def _use(self) -> None:
+        """See to it that records go to this account, also after everything was shut down."""
+        assembly.extend(sinks=("tokentally",), **self._settings)
         api.expect_reports()
 
     def track(
@@ -75,16 +80,21 @@ class TokenTally:
         `more` is what `set_usage` takes besides. Raises `RateLimitError`, `AuthenticationError`, `TokenTallyError`
         where TokenTally does not take it in time; the call is recorded, and is sent again.
         """
+        if not api.has_sink("tokentally"):
+            self._use()
         provider = _provider(model, provider)
         said = {**_said(provider, tokens_in, tokens_out, cost_usd, **more), "model": model, "provider": provider}
-        record = api.describe(said) or api.track(**said)
+        seen = api.describe(said)
+        record = seen or api.track(**said)
         api.deliver("tokentally", self.timeout)
-        answer = answers.pop(record.record_id, None)
-        if answer is None and api.has_sink("tokentally"):
+        answer = answers.pop(record.record_id)
+        trouble = api.trouble("tokentally")
+        taken = answer is not None or (seen is not None and trouble is None)
+        if not taken and api.has_sink("tokentally"):
             never = api.refused("tokentally", record.record_id)
             if never:
                 raise TokenTallyError(f"TokenTally refuses the record for good ({never}); it is in the ledger")
-            reason = api.trouble("tokentally") or f"no answer within {self.timeout:g} s"
+            reason = trouble or f"no answer within {self.timeout:g} s"
             kind = next((error for start, error in _ERRORS.items() if reason.startswith(start)), TokenTallyError)
             raise kind(f"TokenTally has not taken the record ({reason}); it is kept and sent again")
         return _response(record, answer)
@@ -141,6 +151,9 @@ def _said(provider: str, tokens_in: Any, tokens_out: Any, cost_usd: Any, **more:
     said.update({ours: each for theirs, ours in _NAMES.items() if (each := more.pop(theirs, None)) is not None})
     if more.pop("error_message", None) is not None:
         said["status"] = "error"
+    unknown = sorted(more.keys() - _IMAGES)
+    if unknown:
+        raise TypeError(f"there is no {', '.join(unknown)}; there are {', '.join(sorted((*_NAMES, *_IMAGES)))}")
     rest = {name: value for name, value in more.items() if value is not None}
     if rest:
         said["metadata"] = {**(said.get("metadata") or {}), **rest}
@@ -170,6 +183,8 @@ _NAMES: Final = {
     "stop_reason": "finish_reasons",
 }
 """TokenTally's name → ours."""
+_IMAGES: Final = frozenset({"credits", "resolution", "quality"})
+"""What it has of pictures, kept as metadata."""
 
 
 def _provider(model: str, provider: str | None) -> str:

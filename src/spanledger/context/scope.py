@@ -151,8 +151,10 @@ def bracket_here() -> Any:
     """What the calls here are reported in by hand, `None` where they are not. Never raises."""
     frame = in_force.get()
     bracket = frame.bracket
-    if bracket is not None and (frame.closed or bracket.ended):
-        bracket = frame.still_open().bracket if frame.closed else None
+    if frame.closed:
+        bracket = frame.still_open().bracket
+    while bracket is not None and bracket.ended:
+        bracket = bracket.outer
     return bracket
 
 

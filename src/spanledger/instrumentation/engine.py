@@ -10,6 +10,7 @@ from spanledger.attributes import Written
 from spanledger.instrumentation.telemetry import Telemetry
 from spanledger.model import UsageRecord
 from spanledger.pricing.loader import Prices
+from spanledger.recording.bracket import Bracket
 from spanledger.recording.telling import Telling
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _MOST_COMPLETED: Final = 4096
 class Record(Protocol):
     """The recorder's `record`."""
 
-    def __call__(self, build: Callable[[], UsageRecord | Telling | None], *, settles: bool = True) -> None:
+    def __call__(self, build: Callable[[], UsageRecord | Telling | Bracket | None], *, settles: bool = True) -> None:
         """Keep what `build` makes on the writer's thread."""
 
 

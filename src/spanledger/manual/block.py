@@ -70,7 +70,7 @@ class Block:
                 self._said["status"] = "cancelled" if cancelled else "error"
                 self._said["error_type"] = None if cancelled else type_of(error)
             forked = self._frame is None or self._frame.closed
-            if not forked and (SAYS & self._said.keys() or not self.bracket.begun):  # what was seen tells of itself
+            if not forked:
                 self._report(ended=True)
         except Exception as mistake:  # noqa: BLE001  # a door
             failed("the usage of a block", mistake)
@@ -100,7 +100,7 @@ class Block:
         if self._desk is None:
             self.record = record
         else:
-            self.record = self._desk.report(record, self.bracket, ended=ended)
+            self.record = self._desk.report(record, self.bracket, ended=ended, says=bool(SAYS & self._said.keys()))
 
 
 def heard_cost(bracket: Bracket, record: UsageRecord, price: Callable[[UsageRecord], UsageRecord]) -> Cost | None:

@@ -11,6 +11,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
 from spanledger import conventions
 from spanledger.attributes import Written, attribution_attributes, cost_attributes, usage_attributes
+from spanledger.context.scope import bracket_here
 from spanledger.guard import failed
 from spanledger.manual.block import heard_cost
 from spanledger.manual.report import checked, moment_of, record_of
@@ -54,6 +55,9 @@ class Desk:
         """
         checked(said)
         record = record_of(said, moment_of(said))
+        here = bracket_here()
+        if here is not None:
+            return self.report(record, here, ended=True)
         report = facts_of(Telling(record, Rank.MANUAL))
         for bracket in reversed(recent.get()):
             if bracket.implicit is self.engine and any(
@@ -65,11 +69,12 @@ class Desk:
                 return found
         return None
 
-    def report(self, record: UsageRecord, bracket: Bracket, *, ended: bool) -> UsageRecord:
+    def report(self, record: UsageRecord, bracket: Bracket, *, ended: bool, says: bool = True) -> UsageRecord:
         """Take in what is said of the calls in a bracket so far; the record with what they cost, once it has ended."""
         if ended and not (bracket.heard or bracket.begun):
             record = self._shown(record if record.cost is not None else self.price(record))
-        self.take(_unpriced(record), bracket)
+        if says or not ended or not bracket.begun:  # what was seen tells of itself
+            self.take(_unpriced(record), bracket)
         if ended and record.cost is None:
             cost = heard_cost(bracket, record, self.price)
             return self.price(record) if cost is None else replace(record, cost=cost)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -12,6 +13,7 @@ from opentelemetry import trace
 
 from spanledger import conventions
 from spanledger.context.scope import current, merge
+from spanledger.context.values import identifier
 from spanledger.model import (
     ATTRIBUTION_KEYS,
     PICO_USD,
@@ -50,6 +52,8 @@ _WRITES: Final = (conventions.CHAT, conventions.TEXT_COMPLETION, "generate_conte
 _NS: Final = 1_000_000
 _LONGEST_NS: Final = 366 * 86_400 * 10**9
 """Nothing takes longer; a larger number is a mistake."""
+_FIRST_YEAR, _LAST_YEAR = 1971, 9000
+_NAME: Final = re.compile(r"\w{1,64}")
 _READER: Final = Reader(MANUAL)
 
 
@@ -69,8 +73,12 @@ def checked(said: Mapping[str, Any]) -> None:
     if said.get("status", "success") not in get_args(Status):
         raise ValueError(f"status is one of {', '.join(get_args(Status))}, not {said['status']!r}")
     started_at = said.get("started_at")
-    if started_at is not None and (not isinstance(started_at, datetime) or started_at.tzinfo is None):
+    if started_at is not None and not _is_moment(started_at):
         raise ValueError("started_at is an aware datetime: datetime.now(UTC), not datetime.utcnow()")
+
+
+def _is_moment(found: Any) -> bool:
+    return isinstance(found, datetime) and found.tzinfo is not None and _FIRST_YEAR <= found.year < _LAST_YEAR
 
 
 def moment_of(said: Mapping[str, Any]) -> Moment:
@@ -84,22 +92,22 @@ def moment_of(said: Mapping[str, Any]) -> Moment:
 
 def record_of(said: Mapping[str, Any], moment: Moment, record_id: str | None = None) -> UsageRecord:
     """The record of a report whose names are `checked`. A count that is none makes the usage `invalid`."""
-    operation = str(said.get("operation") or conventions.CHAT)
+    operation = identifier(said.get("operation") or conventions.CHAT) or conventions.CHAT
     usage = usage_of(said, operation)
     raw = {name: said[name] for name in _COUNTS if said.get(name) is not None}
     status = said.get("status", "success")
-    texts: dict[str, Any] = {name: None if said.get(name) is None else str(said[name]) for name in _TEXTS}
-    model = said.get("model")
+    texts: dict[str, Any] = {name: identifier(said[name]) for name in _TEXTS if said.get(name) is not None}
+    if said.get("model") is not None:
+        texts.setdefault("request_model", identifier(said["model"]))
     reasons = said.get("finish_reasons")
     around = trace.get_current_span().get_span_context()
-    texts["request_model"] = texts["request_model"] or (None if model is None else str(model))
     return UsageRecord(
         **texts,
         operation=operation,
-        error_type=str(said.get("error_type") or "error") if status == "error" else None,
+        error_type=identifier(said.get("error_type") or "error") if status == "error" else None,
         record_id=record_id or record_id_at(moment.started_ns),
         started_at=at(moment.started_ns),
-        provider=spelled(str(said.get("provider") or UNKNOWN)),
+        provider=spelled(identifier(said.get("provider") or UNKNOWN) or UNKNOWN),
         source=SOURCE,
         trace_id=f"{around.trace_id:032x}" if around.is_valid else None,
         parent_span_id=f"{around.span_id:016x}" if around.is_valid else None,
@@ -120,7 +128,8 @@ def whose(said: Mapping[str, Any]) -> dict[str, Any]:
     """What a report says of attribution; its label is one of the metadata."""
     found = {name: said[name] for name in (*ATTRIBUTION_KEYS, "metadata") if said.get(name) is not None}
     if said.get("label") is not None:
-        found["metadata"] = {**(found.get("metadata") or {}), "label": said["label"]}
+        held = found.get("metadata")
+        found["metadata"] = {**(held if isinstance(held, Mapping) else {}), "label": said["label"]}
     return found
 
 
@@ -129,7 +138,9 @@ def usage_of(said: Mapping[str, Any], operation: str = conventions.CHAT) -> Usag
     counts = {name: _whole(said[name]) for name in _COUNTS if name != "other_usage" and said.get(name) is not None}
     given = said.get("other_usage") or {}
     items = {str(name): _whole(count) for name, count in given.items()} if isinstance(given, Mapping) else {"?": None}
-    known = {name: count for name, count in items.items() if type(count) is int and count >= 0}
+    known = {
+        name: count for name, count in items.items() if type(count) is int and count >= 0 and _NAME.fullmatch(name)
+    }
     usage = _READER.usage(counts or None, known)
     if len(known) < len(items):
         return replace(usage, usage_status="invalid")

@@ -30,7 +30,8 @@ class Bracket:
     """Open until it has `ended`. An implicit one is around a single call, which may be reported after it."""
 
     __slots__ = (
-        "begun", "calls", "done", "ended", "heard", "implicit", "outer", "released", "reports", "rows", "told", "whole",
+        "begun", "calls", "claims", "done", "ended", "heard", "implicit", "outer", "released", "reports", "rows",
+        "told", "whole",
     )  # fmt: skip
 
     def __init__(self, outer: Bracket | None = None, *, whole: bool = False, implicit: object = None) -> None:
@@ -57,6 +58,8 @@ class Bracket:
         """Records of reports of its own that are of no call yet."""
         self.reports: dict[str, Any] = {}
         """Record id of a report → what became of it."""
+        self.claims: dict[Any, Any] = {}
+        """Call → the report that is about it."""
 
     def begin(self) -> None:
         """A call begins in it."""

@@ -38,6 +38,7 @@ class Recorder:
         self._meters: Meters | None = None
         self._writer = Writer(plan, self._make_meters)
         self._closed = False
+        self._successor: Recorder | None = None
         self.before_exit: Callable[[], None] = _nothing
         """Ends what is still open, so that it is recorded too."""
         self.in_child: Callable[[], None] = _nothing
@@ -59,6 +60,9 @@ class Recorder:
         With durability `sync` it returns after the commit, except on a thread that is committing already.
         `settles=False`: the record is not final, no metric moves.
         """
+        if self._successor is not None:
+            self._successor.record(build, settles=settles)
+            return
         done = threading.Event() if self._plan.sync and not self._writer.here else None
         self._put(Item(build, settles, done))
         if done is not None and not done.wait(_SYNC_WAIT):
@@ -70,6 +74,9 @@ class Recorder:
         def run() -> None:
             finish()
 
+        if self._successor is not None:
+            self._successor.later(finish)
+            return
         self._put(Item(run, settles=False, done=None))
 
     def count(self, name: str, attributes: Mapping[str, str]) -> None:
@@ -110,7 +117,10 @@ class Recorder:
             return False
 
     def trouble(self, sink: str) -> str | None:
-        """Why a sink has not taken what is waiting for it, `None` if nothing is or nothing was tried. Never raises."""
+        """Why a sink has not taken what waits for it, "" if nothing was tried, `None` if nothing waits.
+
+        Never raises.
+        """
         try:
             return self._writer.trouble(sink)
         except Exception as error:  # noqa: BLE001  # a door
@@ -124,6 +134,11 @@ class Recorder:
         except Exception as error:  # noqa: BLE001  # a door
             failed("a look at the outbox", error)
             return None
+
+    def hand_over(self, successor: Recorder) -> None:
+        """End; what comes late, of streams and blocks that are open, goes to another recorder. Never raises."""
+        self.before_exit, self._successor = _nothing, successor
+        self.shutdown()
 
     def prepare(self) -> None:
         """Make the metrics now: for those whose first record may come when the metrics' provider is gone already."""

@@ -43,6 +43,9 @@ class Calls(Protocol):
     def new(self, telling: Telling, facts: Facts) -> Outcome:
         """A call that nobody else has told of."""
 
+    def tell(self, call: Call, teller: str, facts: Facts) -> None:
+        """The facts of a teller of a call, in the place of those it has told before."""
+
     def add(self, call: Call, telling: Telling, facts: Facts, reason: str) -> Outcome:
         """Another telling of a call that is open."""
 
@@ -82,8 +85,8 @@ class Reports:
         report: Report = bracket.reports.setdefault(telling.record.record_id, Report())
         if report.of is not None:
             return self._again(report.of, telling, facts)
-        others = {call for each in bracket.reports.values() if each is not report for call in (each.of, *each.claimed)}
-        known = [call for call in islice(reversed(bracket.calls), _MOST_LOOKED_AT) if call not in others]
+        latest = islice(reversed(bracket.calls), _MOST_LOOKED_AT)
+        known = [call for call in latest if bracket.claims.get(call, report) is report]
         fitting = [call for call in known if _any(reports, facts, call)]
         counted = _is_counted(facts)
         if len(fitting) == 1 or (fitting and counted):
@@ -91,17 +94,27 @@ class Reports:
         about = [call for call in known if _any(may_be_of, facts, call)]
         if about:
             summed = _sums_up(facts, about)
-            before, report.claimed = report.claimed, tuple(about) if summed else (about[0],)
+            before = report.claimed
+            self._claim(report, tuple(about) if summed else (about[0],), bracket)
             name = "summed" if summed else "differs"
             again = not counted or before == report.claimed
             return Outcome("repeated" if again else name, dropped=self._no_row(report, bracket))
         return self._on_its_own(report, telling, facts)
 
     def _describe(self, report: Report, call: Call, telling: Telling, facts: Facts, bracket: Bracket) -> Outcome:
-        report.of, report.claimed, dropped = call, (), self._no_row(report, bracket)
+        dropped = self._no_row(report, bracket)
+        self._claim(report, (), bracket)
+        report.of, bracket.claims[call] = call, report
         if not call.tellings:
             return Outcome("late", dropped=dropped)
         return replace(self._calls.add(call, telling, facts, "report"), dropped=dropped)
+
+    @staticmethod
+    def _claim(report: Report, calls: tuple[Call, ...], bracket: Bracket) -> None:
+        for call in report.claimed:
+            bracket.claims.pop(call, None)
+        bracket.claims.update(dict.fromkeys(calls, report))
+        report.claimed = calls
 
     def _again(self, call: Call, telling: Telling, facts: Facts) -> Outcome:
         """The same report of the same call."""
@@ -110,7 +123,7 @@ class Reports:
         name = telling.record.record_id
         rest = [each for each in call.tellings if each.rank is not Rank.MANUAL or each.record.record_id != name]
         seen = [told for teller, told in call.told.items() if teller != telling.record.source]
-        call.told[telling.record.source] = facts
+        self._calls.tell(call, telling.record.source, facts)
         if not seen or any(reports(facts, told) for told in seen):
             return self._calls.replaced(call, [*rest, telling])
         return Outcome("differs") if len(rest) == len(call.tellings) else self._calls.replaced(call, rest, "differs")
@@ -125,7 +138,7 @@ class Reports:
         if more is None:
             return Outcome("late")
         if report.row is not None:
-            report.row.told[telling.record.source] = facts
+            self._calls.tell(report.row, telling.record.source, facts)
             return self._calls.replaced(report.row, [more])
         outcome = self._calls.new(more, facts)
         report.row = outcome.call
@@ -170,6 +183,7 @@ class Reports:
         for report in bracket.reports.values():
             if report.row is row:
                 report.of, report.row = row, None
+                bracket.claims[row] = report
 
     # The end.
 

@@ -88,8 +88,7 @@ class Settling:
         if len(call.told) >= _MOST_TELLERS:
             return Outcome("repeated")
         dropped = self._join(call, more, teller)
-        call.told[teller] = facts
-        self._index(call, facts)
+        self.tell(call, teller, facts)
         if not call.tellings:
             return Outcome("late", dropped=dropped)
         call.tellings.append(telling)
@@ -101,14 +100,21 @@ class Settling:
 
     # What reports by hand need.
 
+    def tell(self, call: Call, teller: str, facts: Facts) -> None:
+        """The facts of a teller of a call, in the place of those it has told before."""
+        before = call.told.get(teller)
+        if before is not None:
+            self._unindex(call, before)
+        call.told[teller] = facts
+        self._index(call, facts)
+
     def new(self, telling: Telling, facts: Facts) -> Outcome:
         """A call that nobody else has told of."""
         return self._new(telling, facts)
 
     def add(self, call: Call, telling: Telling, facts: Facts, reason: str) -> Outcome:
         """Another telling of a call that is open."""
-        call.told[telling.record.source] = facts
-        self._index(call, facts)
+        self.tell(call, telling.record.source, facts)
         call.tellings.append(telling)
         return self._merged(call, reason)
 
@@ -123,8 +129,10 @@ class Settling:
 
     def displaced(self, call: Call, telling: Telling, facts: Facts) -> Outcome:
         """The telling of somebody who knows better, in the place of all there are; the id stays."""
-        call.told = {telling.record.source: facts}
-        self._index(call, facts)
+        for told in call.told.values():
+            self._unindex(call, told)
+        call.told = {}
+        self.tell(call, telling.record.source, facts)
         return self.replaced(call, [telling])
 
     def let_go(self, calls: Sequence[Call]) -> None:
@@ -291,16 +299,19 @@ class Settling:
         with suppress(ValueError):
             self._numberless.remove(call)
         for facts in call.told.values():
-            span = _key(facts.trace_id, facts.span_id)
-            if span and self._by_span.get(span) is call:
-                del self._by_span[span]
-            for index, key in self._lists(facts):
-                calls = index.get(key)
-                if calls is not None:
-                    with suppress(ValueError):
-                        calls.remove(call)
-                    if not calls:
-                        del index[key]
+            self._unindex(call, facts)
+
+    def _unindex(self, call: Call, facts: Facts) -> None:
+        span = _key(facts.trace_id, facts.span_id)
+        if span and self._by_span.get(span) is call:
+            del self._by_span[span]
+        for index, key in self._lists(facts):
+            calls = index.get(key)
+            if calls is not None:
+                with suppress(ValueError):
+                    calls.remove(call)
+                if not calls:
+                    del index[key]
 
 
 def _key(trace_id: str | None, span_id: str | None) -> str | None:

@@ -60,6 +60,7 @@ class Facts(NamedTuple):
     failed: bool
     by_hand: bool
     operation: str
+    cost_pusd: int | None
 
 
 def facts_heard(heard: Heard, around: Facts) -> Facts:
@@ -89,6 +90,7 @@ def facts_of(telling: Telling) -> Facts:
         failed=record.status == "error",
         by_hand=telling.rank is Rank.MANUAL,
         operation=record.operation,
+        cost_pusd=None if record.cost is None else record.cost.cost_pusd,
     )
 
 
@@ -173,6 +175,17 @@ def _close(one: int | None, other: int | None, left_out: Iterable[int], slack: i
     return difference <= slack or difference in left_out
 
 
+def _is_thing(call: Facts) -> bool:
+    """Whether a call made a picture, a sound or the like, of which nobody counts tokens."""
+    writes = call.usage.output_tokens and not call.usage.output_image_tokens
+    return not (call.failed or call.by_hand or writes or call.operation in _SPOKEN)
+
+
+def _alike(stated: int | None, ours: int | None) -> bool:
+    """Whether a stated cost may be that of a call that we price: at most twice ours, and at least half."""
+    return stated is not None and ours is not None and stated <= 2 * ours and ours <= 2 * stated
+
+
 def same_request(one: Facts, other: Facts) -> bool:
     """Whether nothing but the counts speaks against two tellings being of one call."""
     if one.response_id and other.response_id and one.response_id != other.response_id:
@@ -228,8 +241,7 @@ def may_be_of(report: Facts, call: Facts) -> bool:
 def reports(report: Facts, call: Facts) -> bool:
     """Whether what was reported by hand is the usage of a call: equal, as far as it was said and the call knows it."""
     if report.operation == TOOL:  # a picture, say, with a cost of its own and tokens that nobody counted
-        writes = call.usage.output_tokens and not call.usage.output_image_tokens
-        return not (call.failed or call.by_hand or writes or call.operation in _SPOKEN)
+        return _is_thing(call) and _alike(report.cost_pusd, call.cost_pusd)
     if call.failed or not (stands_for(report.provider, call.provider) or call.provider in _ANY):
         return False
     said, known = report.usage, call.usage

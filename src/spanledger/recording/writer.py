@@ -404,9 +404,9 @@ class Writer:
             self._plan.losses.add(reason, count)
 
     def trouble(self, sink: str) -> str | None:
-        """Why a sink has not taken what is waiting for it in the outbox of this process."""
+        """Why a sink has not taken what is waiting for it in this process's outbox, "" if nothing was tried yet."""
         outbox = self._outbox
-        return None if outbox is None or not outbox.pending([sink]) else outbox.cursor(sink).reason
+        return None if outbox is None or not outbox.waiting(sink, 1) else outbox.cursor(sink).reason or ""
 
     def refused(self, sink: str, record_id: str) -> str | None:
         """Why a sink will never take a record."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from spanledger import assembly
+from spanledger import api, assembly
 from spanledger.compat.lexia.channel import Channel
 from spanledger.compat.lexia.message import ChatMessage
 from spanledger.compat.lexia.session import Session, member
@@ -35,13 +35,16 @@ class LexiaHandler:
 
         Never raises.
         """
+        if not api.has_sink("usage_api"):  # everything was shut down since
+            assembly.extend(sinks=("usage_api",))
         return Session(data, _channel_of(data))
 
 
 def _channel_of(data: Any) -> Channel:
+    own = member(data, "stream_url")
     return Channel(
-        stream_url=member(data, "stream_url") or os.environ.get(_STREAM),
-        stream_key=member(data, "stream_token") or os.environ.get(_KEY),
+        stream_url=own or os.environ.get(_STREAM),
+        stream_key=member(data, "stream_token") if own else os.environ.get(_KEY),  # ours is for our own server only
         url=member(data, "url"),
         headers=member(data, "headers"),
         names={

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import queue
 import threading
 from collections.abc import Mapping
@@ -115,5 +116,12 @@ class _Post:
             ended.join(_EXIT_WAIT)
 
 
-_POST: Final = _Post()
-atexit.register(_POST.drain)
+def _anew() -> None:
+    """In a forked child: what is waiting is the parent's."""
+    global _POST  # noqa: PLW0603  # one per process is what it is for
+    _POST = _Post()
+
+
+_POST = _Post()
+os.register_at_fork(after_in_child=_anew)
+atexit.register(lambda: _POST.drain())  # noqa: PLW0108  # the one there is then

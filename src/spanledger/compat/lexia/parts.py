@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from spanledger.export.formats.usage_api import SHAPE
+from spanledger.export.formats.usage_api import SHAPE, plain_usd
 from spanledger.manual.report import Moment, record_of
 from spanledger.model import MOST_OF_A_COUNT, PICO_USD, Cost, UsageRecord
 from spanledger.recording.telling import TOOL
@@ -18,6 +19,8 @@ CALL: Final = ("prompt", "completion", "total")
 TOOLS: Final = ("function_call", "tool_usage")
 """Types that are each something of their own."""
 _BUCKETS: Final = {"prompt": "input", "completion": "output"}
+_SHORT: Final = 32
+_WORD: Final = re.compile(rf"[\w.+-]{{0,{_SHORT}}}")
 _LONGEST: Final = 256
 """Characters of what is shown or kept of a text."""
 
@@ -75,12 +78,13 @@ def shown(value: Any, *, whole: bool = False) -> str:
 
 
 def quoted(value: Any) -> str:
-    """A value as it would be written in a program, of bounded length."""
-    try:
+    """A number or a short word as it would be written in a program; anything else by its type: it may be an answer."""
+    if value is None or isinstance(value, (bool, int, float)):
         text = repr(value)
-    except Exception:  # noqa: BLE001  # the application's
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+        return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
+    if isinstance(value, str) and _WORD.fullmatch(value):
+        return repr(value)
+    return f"<{type(value).__name__}>"
 
 
 def _plain(cost: Any) -> str:
@@ -93,17 +97,31 @@ def _plain(cost: Any) -> str:
 
 def call_record(parts: Mapping[str, Part], model: str | None, moment: Moment, record_id: str) -> UsageRecord:
     """The record of a model call that is told in parts; what is not told of a total is the other part."""
-    counts = {kind: part.tokens for kind, part in parts.items()}
-    rest = counts.pop("total", None)
-    for known, other in (("prompt", "completion"), ("completion", "prompt")):
-        if rest is not None and known in counts and other not in counts and rest >= counts[known]:
-            counts[other] = rest - counts[known]
-    said: dict[str, Any] = {f"{_BUCKETS[kind]}_tokens": count for kind, count in counts.items()}
-    if rest is not None and not counts:
-        said["other_usage"] = {"total_tokens": rest}
-    label = next((part.label for part in parts.values() if part.label is not None), None)
+    whole = _with_rest(parts)
+    said: dict[str, Any] = {f"{_BUCKETS[kind]}_tokens": part.tokens for kind, part in whole.items() if kind in _BUCKETS}
+    if not said and "total" in whole:
+        said["other_usage"] = {"total_tokens": whole["total"].tokens}
+    label = next((part.label for part in whole.values() if part.label is not None), None)
     record = record_of({**said, "model": model, "label": label}, moment, record_id)
-    return replace(record, cost=_cost(parts), **_raw([*parts.values()]))
+    return replace(record, cost=_cost(whole), **_raw([*whole.values()]))
+
+
+def _with_rest(parts: Mapping[str, Part]) -> dict[str, Part]:
+    """The parts, and what a total says beyond them: of tokens and cost, the part that is lacking."""
+    whole, total = dict(parts), parts.get("total")
+    if total is None:
+        return whole
+    for known, other in (("prompt", "completion"), ("completion", "prompt")):
+        if known in parts and other not in parts and total.tokens >= parts[known].tokens:
+            whole[other] = Part(other, total.tokens - parts[known].tokens, None, None, None)
+    unpaid = [part for kind, part in whole.items() if kind in _BUCKETS and part.pusd is None]
+    rest = (
+        None if total.pusd is None else total.pusd - sum(part.pusd or 0 for part in whole.values() if part is not total)
+    )
+    if unpaid and rest is not None and rest >= 0:
+        last = unpaid[-1]
+        whole[last.kind] = replace(last, pusd=rest, cost=plain_usd(rest))
+    return whole
 
 
 def tool_record(part: Part, moment: Moment) -> UsageRecord:

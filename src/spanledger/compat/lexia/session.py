@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 
-from spanledger import api, conventions
+from spanledger import api, assembly, conventions
 from spanledger.compat.lexia.channel import Channel
 from spanledger.compat.lexia.parts import CALL, Part, call_record, part_of, quoted, shown, tool_record
 from spanledger.context.scope import bracket_here, enter, leave, merge
@@ -58,7 +58,7 @@ class Session:
         if not message_id:
             log.warning("A session was begun without a response_uuid: its usage is recorded without a message.")
         before = _here.get()
-        if before is not None and (open_still := before()) is not None:
+        if before is not None and (open_still := before()) is not None and open_still._place == _place():  # noqa: SLF001
             open_still._step_out()  # noqa: SLF001  # it is one of us
         self._step_in()
 
@@ -90,7 +90,7 @@ class Session:
         except ValueError as error:
             log.warning("usage(%s, %s) is not recorded: %s.", quoted(tokens), quoted(token_type), error)
             return
-        log.info("usage of message %s: %s", self._message.get("message_id"), part.sent)
+        log.info("usage of message %r: %s", self._message.get("message_id"), part.sent)
         try:
             with self._lock:
                 self._take(part)
@@ -136,7 +136,7 @@ class Session:
         """Send a piece of the answer. Never raises, and waits for nothing."""
         piece = shown(text, whole=True)
         self._text.append(piece)
-        self._channel.stream(piece)
+        self._tell(self._channel.stream, piece)
 
     def close(self, usage_info: Any = None, file_url: str | None = None) -> str:
         """End the session; the whole answer. `usage_info`, a mapping or an OpenAI usage, is reported if nothing was.
@@ -150,7 +150,8 @@ class Session:
                     self.usage(count, kind)
         text = "".join(self._text)
         if not self._ended:
-            self._channel.finish(text, {kind: part.tokens for kind, part in self._parts.items()}, file_url)
+            told = {kind: part.tokens for kind, part in self._parts.items()}
+            self._tell(self._channel.finish, text, told, file_url)
         self._end()
         return text
 
@@ -158,8 +159,14 @@ class Session:
         """End the session as failed; the message is streamed, and kept nowhere here. Never raises."""
         if not self._ended:
             self._span.set_status(Status(StatusCode.ERROR))
-            self._channel.fail(shown(message, whole=True))
+            self._tell(self._channel.fail, shown(message, whole=True))
         self._end()
+
+    def _tell(self, way: Callable[..., None], *what: Any) -> None:
+        try:
+            way(*what)
+        except Exception as error:  # noqa: BLE001  # a door
+            failed("a piece of an answer", error)
 
     def _end(self) -> None:
         if self._ended:
@@ -186,8 +193,13 @@ class Session:
         self._end()
 
     def __del__(self) -> None:
-        if hasattr(self, "_frame"):
-            self._end()
+        if not getattr(self, "_ended", True) and hasattr(self, "_frame"):
+            self._ended = self._bracket.ended = True
+            leave(self._frame)
+            runtime = assembly.current()
+            if runtime is not None:  # in the middle of a garbage collection nothing may be waited for
+                runtime.engine.later(self._span.end)
+                runtime.engine.record(partial(_as_it_is, self._bracket))
 
 
 def _place() -> tuple[int, Any]:
@@ -206,6 +218,10 @@ def member(data: Any, name: str) -> Any:
         return data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
     except Exception:  # noqa: BLE001  # the application's object
         return None
+
+
+def _as_it_is(bracket: Bracket) -> Bracket:
+    return bracket
 
 
 def _with_message(outer: Attribution, message: Mapping[str, str]) -> Attribution:

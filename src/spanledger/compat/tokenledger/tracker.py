@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
 from spanledger import api, assembly
 from spanledger.compat.tokenledger.event import LLMEvent
+from spanledger.model import record_id_for
 
 
 class TokenTracker:
@@ -26,7 +28,7 @@ class TokenTracker:
         said = event.said()
         if self.default_metadata:
             said["metadata"] = {**self.default_metadata, **(said["metadata"] or {})}
-        api.track_as(event.event_id, said)
+        api.track_as(_record_id(event.event_id), said)
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Deliver everything tracked so far. True if it is home within `timeout` seconds. Never raises."""
@@ -35,6 +37,14 @@ class TokenTracker:
     def shutdown(self) -> None:
         """Deliver everything. Never raises."""
         assembly.flush()
+
+
+def _record_id(event_id: Any) -> str:
+    """The record id of an event: its own, where that is a UUID, else one that is derived from it."""
+    try:
+        return str(uuid.UUID(str(event_id)))
+    except ValueError:
+        return record_id_for(0.0, "event", str(event_id))
 
 
 class AsyncTokenTracker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,8 +14,33 @@ from spanledger.export.sinks.http import Http
 from spanledger.recording.sink import Row
 
 _MOST_ANSWERS: Final = 256
-answers: Final[dict[str, dict[str, Any]]] = {}
-"""Record id → what TokenTally has answered, for those who wait for it. The oldest go."""
+
+
+class Answers:
+    """What TokenTally has answered, for those who wait for it, by record id. The oldest go."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[str, dict[str, Any]] = {}
+
+    def keep(self, record_id: str, answer: requests.Response) -> None:
+        """Keep an answer; what is no JSON object is an empty one. Never raises."""
+        try:
+            told = answer.json()
+        except Exception:  # noqa: BLE001  # the request was accepted, whatever it says
+            told = {}
+        with self._lock:
+            while len(self._kept) >= _MOST_ANSWERS:
+                del self._kept[next(iter(self._kept))]
+            self._kept[record_id] = told if isinstance(told, dict) else {}
+
+    def pop(self, record_id: str) -> dict[str, Any] | None:
+        """The answer to a record, once."""
+        with self._lock:
+            return self._kept.pop(record_id, None)
+
+
+answers: Final = Answers()
 
 
 class TokenTallySink:
@@ -33,18 +59,8 @@ class TokenTallySink:
     def post(self, part: dict[str, Any], key: str) -> None:
         """Send it. Raises `SinkError`."""
         answer = self._http.post(json.dumps(part), {"Idempotency-Key": key})
-        _keep(key.rpartition("-")[0], answer)
+        answers.keep(key.rpartition("-")[0], answer)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
-
-
-def _keep(record_id: str, answer: requests.Response) -> None:
-    try:
-        told = answer.json()
-    except ValueError:
-        told = {}
-    while len(answers) >= _MOST_ANSWERS:
-        answers.pop(next(iter(answers)), None)
-    answers[record_id] = told if isinstance(told, dict) else {}
