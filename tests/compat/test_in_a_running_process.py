@@ -140,3 +140,22 @@ def test_a_block_around_a_watched_call_has_a_response_though_nothing_was_said(op
     with TokenTally(api_key="tt_k", base_url=tally.url).track_usage("gpt-4o", "openai") as call:
         openai.chat.completions.create(**ASKED)
     assert call.response.cost_usd == 0.00011
+
+
+def test_a_stated_cost_goes_on_in_its_own_words_for_a_watched_call_too(openai, usage_api, ledger):
+    session = LexiaHandler().begin(MESSAGE)
+    openai.chat.completions.create(**ASKED)
+    session.usage(9, "prompt", cost="0.000270")
+    session.usage(9, "completion", cost="0.000540")
+    session.close()
+    assert ledger("cost_pusd", "cost_source") == [(810_000_000, "manual")]
+    assert [each.json["cost"] for each in usage_api.accepted] == ["0.000270", "0.000540"]
+
+
+def test_a_cost_of_one_part_only_does_not_hide_what_the_call_cost(openai, ledger):
+    session = LexiaHandler().begin(MESSAGE)
+    openai.chat.completions.create(**ASKED)
+    session.usage(9, "prompt", cost="0.000270")
+    session.usage(9, "completion")
+    session.close()
+    assert ledger("cost_pusd", "cost_source") == [(110_000_000, "local")]

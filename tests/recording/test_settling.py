@@ -430,6 +430,7 @@ def test_equal_calls_without_ids_are_as_many_as_the_busiest_teller_told(tellers,
             trace_id=st.sampled_from([None, "a" * 32]),
             span_id=st.sampled_from([None, "1" * 16, "2" * 16, "3" * 16]),
             parent_span_id=st.sampled_from([None, "1" * 16, "2" * 16]),
+            final=st.booleans(),
         ),
         max_size=20,
     )
@@ -439,7 +440,8 @@ def test_whatever_is_told_nothing_is_more_than_was_told_and_no_teller_counts_twi
     room = Room()
     outcomes = room.tell(*tellings)
     final = room.final()
-    assert outcomes.count("recorded") == len(final)
+    joined = outcomes.count("recorded") - len(final)  # calls that a later telling has shown to be one
+    assert 0 <= joined <= outcomes.count("merged") + outcomes.count("late")
     for name in ("input_tokens", "output_tokens"):
         most = sum(getattr(each.record.usage, name) or 0 for each in tellings)
         assert sum(getattr(each.usage, name) or 0 for each in final) <= most

@@ -156,6 +156,8 @@ def same_counts(one: Usage, other: Usage) -> bool:
     )
 
 
+ROWS: Final = "rows"
+"""In a usage object: what was reported in the words of the usage API, which it is told in."""
 TOOL: Final = "execute_tool"
 """The operation of a report of something that is no model's."""
 _SPOKEN: Final = frozenset({CHAT, TEXT_COMPLETION, EMBEDDINGS})
@@ -303,7 +305,8 @@ def merged(tellings: Sequence[Telling], reason: str) -> UsageRecord:
         stands = priced.cost_status in ("priced", "free") and usage == first.usage and not filled.keys() & _PRICED_BY
         priced = priced if stands else None
     by_hand = next((cost for each in records[1:] if (cost := each.cost) and cost.cost_source == "manual"), None)
-    if by_hand is not None:
+    unpriced = priced is not None and priced.cost_pusd is None
+    if by_hand is not None and (unpriced or by_hand.cost_status != "partial"):  # `partial`: of one part of it only
         priced = _beside(by_hand, priced)
     attribution = first.attribution
     for other in records[1:]:
@@ -313,12 +316,15 @@ def merged(tellings: Sequence[Telling], reason: str) -> UsageRecord:
         attribution = attribution._replace(metadata={**(attribution.metadata or {}), "label": label})
     said = next((each.record for each in ranked if each.rank is Rank.MANUAL and each.record.operation == TOOL), None)
     raw = said or (rich if rich.raw_usage else first)
+    words = next(
+        (each.record.raw_usage for each in ranked if each.record.raw_usage and ROWS in each.record.raw_usage), {}
+    )
     return replace(
         first,
         **filled,
         record_id=tellings[0].record.record_id,
         usage=usage,
-        raw_usage=raw.raw_usage,
+        raw_usage=raw.raw_usage and {**raw.raw_usage, **{name: words[name] for name in (ROWS,) if name in words}},
         usage_shape=raw.usage_shape,
         cost=priced,
         stream=any(each.stream for each in records),

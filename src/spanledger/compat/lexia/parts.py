@@ -10,7 +10,7 @@ from typing import Any, Final
 from spanledger.export.formats.usage_api import SHAPE, plain_usd
 from spanledger.manual.report import Moment, record_of
 from spanledger.model import MOST_OF_A_COUNT, PICO_USD, Cost, UsageRecord
-from spanledger.recording.telling import TOOL
+from spanledger.recording.telling import ROWS, TOOL
 from spanledger.usage.stated import amount
 
 ALIASES: Final = {"input": "prompt", "output": "completion"}
@@ -131,7 +131,7 @@ def tool_record(part: Part, moment: Moment) -> UsageRecord:
 
 
 def _raw(parts: list[Part]) -> dict[str, Any]:
-    return {"raw_usage": {"rows": [part.sent for part in parts]}, "usage_shape": SHAPE}
+    return {"raw_usage": {ROWS: [part.sent for part in parts]}, "usage_shape": SHAPE}
 
 
 def _cost(parts: Mapping[str, Part]) -> Cost | None:

@@ -11,7 +11,10 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+from spanledger.model import PICO_USD
 from spanledger.recording.sink import Row
+from spanledger.recording.telling import ROWS
+from spanledger.usage.stated import amount
 
 PATH: Final = "/api/internal/v1/usages"
 _INPUT_BUCKETS: Final = ("input", "cache_read", "cache_write", "cache_write_long", "input_audio", "input_image")
@@ -25,9 +28,11 @@ TYPES: Final = (("prompt", "input_tokens", _INPUT_BUCKETS), ("completion", "outp
 def bodies(row: Row, *, totals: bool = False) -> Iterator[dict[str, str]]:
     """The requests for one record: one for each token type it reports, and one for tools and searches it paid for."""
     metadata = json.loads(row.get("metadata") or "{}")
+    said: list[dict[str, Any]] = json.loads(row.get("raw_usage") or "{}").get(ROWS, [])
     if row.get("usage_shape") == SHAPE:
-        yield from _as_said(row, metadata.get("label"), totals=totals)
+        yield from _as_said(row, said, metadata.get("label"), totals=totals)
         return
+    words = {each["type"]: each["cost"] for each in said if "cost" in each}
     breakdown: dict[str, int] = json.loads(row.get("cost_breakdown") or "{}")
     message = str(row.get("message_id") or row["record_id"])
     label = metadata.get("label")
@@ -36,9 +41,9 @@ def bodies(row: Row, *, totals: bool = False) -> Iterator[dict[str, str]]:
         spoken.update(buckets)
         count = row.get(field)
         if count is not None:
-            yield _body(
-                message, kind, count, sum(breakdown.get(name, 0) for name in buckets) if breakdown else None, label
-            )
+            pico = sum(breakdown.get(name, 0) for name in buckets) if breakdown else None
+            body = _body(message, kind, count, pico, label)
+            yield {**body, "cost": words[kind]} if pico is not None and _says(words.get(kind), pico) else body
     rest = {name: amount for name, amount in breakdown.items() if name not in spoken and amount}
     if rest:
         yield _body(message, "tool_usage", row.get("web_searches") or 0, sum(rest.values()), label)
@@ -47,9 +52,13 @@ def bodies(row: Row, *, totals: bool = False) -> Iterator[dict[str, str]]:
         yield _body(message, "total", sum(counts), row.get("cost_pusd"), label)
 
 
-def _as_said(row: Row, label: object, *, totals: bool) -> Iterator[dict[str, str]]:
+def _says(text: str | None, pico: int) -> bool:
+    """Whether a text that an application gave is this cost, however many zeros it ends with."""
+    return text is not None and amount(text, PICO_USD) == pico
+
+
+def _as_said(row: Row, said: list[dict[str, Any]], label: object, *, totals: bool) -> Iterator[dict[str, str]]:
     """What was reported in this API's own words, in them. A total goes where it is all that is known."""
-    said: list[dict[str, Any]] = json.loads(row.get("raw_usage") or "{}").get("rows", [])
     for each in said:
         if each["type"] != "total" or totals or len(said) == 1:
             yield {
