@@ -3,7 +3,7 @@
 python benchmarks/totals.py [rows]
 
 PostgreSQL is one that this starts itself, as the tests do. The rows are made by the databases; they are as wide as real
-ones: 6 providers, 48 models, 1000 users, 30 features, 12 teams, over the last 300 days.
+ones, and come in the order of time: 6 providers, 48 models, 1000 users, 30 features, 12 teams, 300 days.
 """
 
 import statistics
@@ -51,12 +51,12 @@ QUESTIONS = {
 def sqlite_of(path, rows):
     connection = open_for_writing(path)
     connection.execute("PRAGMA synchronous = OFF")
-    moment = "strftime('%Y-%m-%dT%H:%M:%f000+00:00', 'now', '-' || (n % 25920000) || ' seconds')"
+    moment = f"strftime('%Y-%m-%dT%H:%M:%f000+00:00', 'now', '-' || (({rows} - m) * 25920000 / {rows}) || ' seconds')"
     row = ROW.format(id="printf('%08x-0000-7000-8000-%012x', n * 2654435761 % 4294967296, n)", moment=moment, no="0",
                      parts=f"'{PARTS}'", raw=f"'{RAW}'")  # fmt: skip
     connection.execute(
         f"WITH RECURSIVE numbers(m) AS (SELECT 1 UNION ALL SELECT m + 1 FROM numbers WHERE m < {rows})"
-        f" INSERT INTO usage_records ({NAMES}) SELECT {row} FROM (SELECT m * 7919 AS n FROM numbers)"
+        f" INSERT INTO usage_records ({NAMES}) SELECT {row} FROM (SELECT m, m * 7919 AS n FROM numbers)"
     )
     connection.close()
     return f"sqlite:///{path}"
@@ -64,12 +64,12 @@ def sqlite_of(path, rows):
 
 def postgres_of(url, rows):
     upgrade(url)
-    moment = "now() - n % 25920000 * interval '1 second'"
+    moment = f"now() - ({rows} - m) * 25920000 / {rows} * interval '1 second'"
     row = ROW.format(id="gen_random_uuid()::text", moment=moment, no="false", parts=f"'{PARTS}'::jsonb",
                      raw=f"'{RAW}'::jsonb")  # fmt: skip
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
-            f"INSERT INTO usage_records ({NAMES}) SELECT {row} FROM (SELECT m * 7919::bigint AS n"
+            f"INSERT INTO usage_records ({NAMES}) SELECT {row} FROM (SELECT m::bigint, m * 7919::bigint AS n"
             f" FROM generate_series(1, {rows}) AS m) AS numbers"
         )
         connection.execute("VACUUM ANALYZE usage_records")
